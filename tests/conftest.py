@@ -1,0 +1,31 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of third-party test data; a test that needs it is skipped where it is absent.
+
+    `VSA_SHARED` names another place; with `VSA_REQUIRE_SHARED=1` absence is a failure.
+    """
+    folder = Path(os.environ.get("VSA_SHARED", REPO.parent / "shared")) / "data"
+    if not (folder / "README.md").is_file():
+        reason = f"test data folder {folder} is absent (set VSA_SHARED to the folder above it)"
+        if os.environ.get("VSA_REQUIRE_SHARED") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_dir() -> Path:
+    """The made channel that ships with the project."""
+    return REPO / "data" / "sample"

@@ -1,0 +1,38 @@
+"""The errors a person can act on; each message is one line: what, where, what to do next."""
+
+from __future__ import annotations
+
+
+class VsaError(Exception):
+    """Anything the project refuses or cannot do, said in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).split()))
+
+
+class UsageError(VsaError):
+    """A command line or a query that makes no sense as written."""
+
+
+class ConfigError(VsaError):
+    """A configuration value or file that cannot be used."""
+
+
+class SourceError(VsaError):
+    """A source (file, folder, URL) that cannot be found, read or fetched."""
+
+
+class MediaError(VsaError):
+    """A media file that cannot be decoded."""
+
+
+class CaptionError(VsaError):
+    """A caption file that cannot be parsed."""
+
+
+class BackendError(VsaError):
+    """A backend that cannot be loaded: a missing package, missing or altered weights."""
+
+
+class StoreError(VsaError):
+    """A store that cannot be read or written: full disk, corrupt file, wrong schema."""
