@@ -67,3 +67,285 @@ class Media:
         if not self.has_audio:
             return np.zeros(0, np.float32)
         return audio_between(self.path, start_ms, end_ms)
+
+
+# Only containers of sound and pictures: a playlist or a script in disguise (hls, concat, …) would
+# make FFmpeg open other files and addresses on behalf of whoever made the "video".
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,ogg,asf,"
+    "wav,mp3,aac,flac,mxf,ivf,nut"
+)
+_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+
+
+def probe(path: Path) -> Media:
+    """Open a file, decode a first frame of each kind, and say what there is.
+
+    Raises:
+        MediaError: missing, unreadable, empty, not a known container, or nothing in it decodes.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise MediaError(f"{_shown(path)} is empty (0 bytes): fetch or export it again")
+    except OSError as error:
+        raise MediaError(f"{_shown(path)} cannot be read: {error.strerror}") from error
+    with _opened(path) as container:
+        video, sound = _video_stream(container), _audio_stream(container)
+        first = next(_decoded(container, video), None) if video else None
+    with _opened(path) as container:
+        sound = _audio_stream(container)
+        has_audio = sound is not None and next(_decoded(container, sound), None) is not None
+        duration_ms = _duration_ms(container)
+        fps = float(_video_stream(container).average_rate or 0) if first is not None else None
+    if first is None and not has_audio:
+        raise MediaError(
+            f"{_shown(path)} has no picture and no sound that decodes: fetch or export it again"
+        )
+    width = height = None
+    if first is not None:
+        if first.width * first.height > MAX_FRAME_PX:
+            raise MediaError(
+                f"{_shown(path)} has frames of {first.width}×{first.height} px, over the limit of "
+                f"{MAX_FRAME_PX // 1_000_000} megapixels: export it smaller"
+            )
+        width, height = _upright_size(first)
+    if not duration_ms:
+        duration_ms = _scanned_duration_ms(path)
+    return Media(
+        path=path,
+        duration_ms=duration_ms,
+        width=width,
+        height=height,
+        fps=fps or None,
+        has_video=first is not None,
+        has_audio=has_audio,
+    )
+
+
+def frames(path: Path, per_s: float, max_side_px: int | None = None) -> Iterator[Frame]:
+    """Upright RGB frames at a steady rate: the first one shown in each 1/per_s of a second.
+
+    Stretches without a new frame (variable frame rate, a frozen stream) give none. Packets that
+    do not decode are passed over.
+
+    Args:
+        path: a file `probe` found video in.
+        per_s: frames per second of video wanted.
+        max_side_px: scale down so that the longer side is at most this; None leaves the size.
+
+    Raises:
+        MediaError: the file cannot be opened any more.
+    """
+    with _opened(path) as container:
+        stream = _video_stream(container)
+        if stream is None:
+            return
+        if float(stream.average_rate or 0) >= 4 * per_s:
+            # Frames nothing else refers to are not needed to decode the ones that are sampled.
+            stream.codec_context.skip_frame = "NONREF"
+        zero_s = _start_s(container)
+        step = -1
+        last_s = -1.0 / per_s
+        for frame in _decoded(container, stream):
+            time_s = last_s + 1.0 / per_s if frame.time is None else max(0.0, frame.time - zero_s)
+            if math.floor(time_s * per_s + 1e-6) <= step:
+                continue
+            step, last_s = math.floor(time_s * per_s + 1e-6), time_s
+            if frame.width * frame.height > MAX_FRAME_PX:
+                continue
+            width, height = _fitted(frame.width, frame.height, max_side_px)
+            rgb = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+            turns = _quarter_turns(frame)
+            yield Frame(
+                time_ms=round(time_s * 1000),
+                rgb=np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb,
+                full_px=_upright_size(frame),
+            )
+
+
+def audio(path: Path, block_s: float = 10.0) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """16 kHz mono sound in blocks: (index of the first sample from the video's start, samples).
+
+    Blocks follow one another without a hole: a stream that starts late or has gaps is filled with
+    silence, so that an index is a time.
+
+    Args:
+        path: a file `probe` found audio in.
+        block_s: length of a block; the last one is shorter.
+
+    Raises:
+        MediaError: the file cannot be opened any more.
+    """
+    size = max(1, int(block_s * SAMPLE_RATE_HZ))
+    with _opened(path) as container:
+        pending: list[NDArray[np.float32]] = []
+        held = first = 0
+        for _, piece in _samples(container, start_s=0.0):
+            pending.append(piece)
+            held += len(piece)
+            while held >= size:
+                joined = np.concatenate(pending)
+                yield first, joined[:size]
+                first += size
+                pending, held = [joined[size:]], held - size
+        if held:
+            yield first, np.concatenate(pending)
+
+
+def audio_between(path: Path, start_ms: int, end_ms: int) -> NDArray[np.float32]:
+    """16 kHz mono float32 samples of one span; shorter, or empty, where the sound ends earlier.
+
+    Raises:
+        MediaError: the file cannot be opened any more.
+    """
+    start, end = (ms * SAMPLE_RATE_HZ // 1000 for ms in (start_ms, end_ms))
+    found = _span(path, start, end, seek=start_ms > 2000)
+    if found is None:  # the container cannot seek that exactly: decode up to the span
+        found = _span(path, start, end, seek=False)
+    return np.zeros(0, np.float32) if found is None else found
+
+
+def _span(path: Path, start: int, end: int, *, seek: bool) -> NDArray[np.float32] | None:
+    """Samples [start, end); None when a seek landed behind the span's start."""
+    pieces: list[NDArray[np.float32]] = []
+    with _opened(path) as container:
+        # A second of run-up lets the decoder and the resampler settle.
+        run_up_s = max(0.0, start / SAMPLE_RATE_HZ - 1.0) if seek else 0.0
+        for index, piece in _samples(container, start_s=run_up_s):
+            if index > start and not pieces:
+                return None
+            if index >= end:
+                break
+            if index + len(piece) > start:
+                pieces.append(piece[max(0, start - index) : end - index])
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+
+
+def _samples(container: Any, start_s: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(index, samples) from about `start_s` on, contiguous, silence where the stream has none."""
+    import av
+
+    stream = _audio_stream(container)
+    if stream is None:
+        return
+    zero_s = _start_s(container)
+    if start_s > 0:
+        try:
+            container.seek(round((start_s + zero_s) / stream.time_base), stream=stream)
+        except av.error.FFmpegError:
+            return
+    limit = round(container.duration / 1e6 * SAMPLE_RATE_HZ) if container.duration else None
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+    at: int | None = 0 if start_s <= 0 else None
+    for frame in _decoded(container, stream):
+        due = at if frame.time is None else round((frame.time - zero_s) * SAMPLE_RATE_HZ)
+        if at is None:
+            at = due
+        # Small steps are rounding; a hole is filled, but never beyond the file's own length.
+        if due is not None and at is not None and due - at > SAMPLE_RATE_HZ // 20:
+            hole = (due if limit is None else min(due, limit)) - at
+            while hole > 0:
+                size = min(hole, 10 * SAMPLE_RATE_HZ)
+                yield at, np.zeros(size, np.float32)
+                at, hole = at + size, hole - size
+        for out in resampler.resample(frame):
+            piece = out.to_ndarray()[0]
+            yield at or 0, piece
+            at = (at or 0) + len(piece)
+    if at is not None:
+        for out in resampler.resample(None):
+            piece = out.to_ndarray()[0]
+            yield at, piece
+            at += len(piece)
+
+
+def _opened(path: Path) -> Any:
+    import av
+
+    av.logging.set_level(None)  # what FFmpeg thinks of a file is told by our own errors
+    try:
+        # An absolute path, so that a colon in a name is not taken for a protocol.
+        return av.open(str(path.absolute()), options=_OPTIONS, metadata_errors="ignore")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(
+            f"{_shown(path)} is not a video this can decode ({reason}): "
+            "play it to check, fetch or export it again"
+        ) from error
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames of one stream; what does not decode is passed over, a torn end is the end."""
+    import av
+
+    stream.thread_type = "AUTO"
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        try:
+            yield from packet.decode()
+        except (av.error.FFmpegError, ValueError):
+            continue
+
+
+def _video_stream(container: Any) -> Any | None:
+    from av.stream import Disposition
+
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:  # a cover is no video
+            return stream
+    return None
+
+
+def _audio_stream(container: Any) -> Any | None:
+    return container.streams.audio[0] if container.streams.audio else None
+
+
+def _start_s(container: Any) -> float:
+    return float(container.start_time or 0) / 1e6
+
+
+def _duration_ms(container: Any) -> int:
+    return round((container.duration or 0) / 1000)
+
+
+def _scanned_duration_ms(path: Path) -> int:
+    """The end of the last packet, for containers that do not tell their length."""
+    end_s = 0.0
+    with _opened(path) as container:
+        zero_s = _start_s(container)
+        streams = [s for s in (_video_stream(container), _audio_stream(container)) if s is not None]
+        for packet in container.demux(streams):
+            if packet.pts is not None and packet.time_base is not None:
+                end_s = max(
+                    end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base) - zero_s
+                )
+    return round(end_s * 1000)
+
+
+def _quarter_turns(frame: Any) -> int:
+    """How often to turn the picture left by 90° so that it stands upright."""
+    return round((frame.rotation or 0) / 90) % 4
+
+
+def _upright_size(frame: Any) -> tuple[int, int]:
+    size = (frame.width, frame.height)
+    return (size[1], size[0]) if _quarter_turns(frame) % 2 else size
+
+
+def _fitted(width: int, height: int, max_side_px: int | None) -> tuple[int, int]:
+    longest = max(width, height)
+    if max_side_px is None or longest <= max_side_px:
+        return width, height
+    return (
+        max(1, round(width * max_side_px / longest)),
+        max(1, round(height * max_side_px / longest)),
+    )
+
+
+def _shown(path: Path) -> str:
+    """A path on one line, whatever is in its name."""
+    return repr(str(path)) if not str(path).isprintable() else str(path)
