@@ -1,0 +1,215 @@
+"""Frozen settings: a profile from configs/profiles, overlaid by a file, checked key by key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from platformdirs import user_cache_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vsa_core.errors import ConfigError
+from vsa_core.labels import Modality
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NamedModel(_Section):
+    """A model by its registry name, with the options its loader takes."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Sources(_Section):
+    """What is taken in."""
+
+    extensions: tuple[str, ...] = (
+        ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".ogv",
+        ".3gp", ".wmv", ".mp3", ".m4a", ".wav", ".flac", ".ogg", ".opus", ".aac",
+    )  # fmt: skip
+    max_height_px: int = Field(480, ge=120, description="Height downloaded from a URL at most, px.")
+    max_download_mb: int = Field(2048, ge=1, description="A download is cut off beyond this, MB.")
+    max_duration_s: float = Field(
+        6 * 3600, gt=0, description="A longer video is refused, s (a stream that never ends)."
+    )
+    allow_private_addresses: bool = Field(
+        False, description="Fetch URLs of loopback, private and link-local addresses too."
+    )
+
+
+class Transcripts(_Section):
+    """How words are found."""
+
+    languages: tuple[str, ...] = Field(("en",), description="Wanted caption languages, in order.")
+    use_captions: bool = Field(True, description="False recognises speech even beside captions.")
+    max_caption_mb: int = Field(20, ge=1, description="A larger caption file is refused, MB.")
+    transcriber: NamedModel | None = Field(
+        NamedModel(name="pocketsphinx"), description="Speech recognition; null for none."
+    )
+
+
+class Segments(_Section):
+    """How speech is cut into utterances."""
+
+    min_ms: int = Field(1_000, ge=0)
+    max_ms: int = Field(15_000, ge=1_000)
+    pause_ms: int = Field(700, ge=0, description="A silence longer than this ends an utterance.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Segments:
+        if self.min_ms > self.max_ms:
+            raise ValueError(f"min_ms {self.min_ms} is above max_ms {self.max_ms}")
+        return self
+
+
+class Agree(_Section):
+    """When votes count, and when they agree."""
+
+    min_confidence: float = Field(
+        0.5, ge=0, le=1, description="A vote whose highest probability is below this abstains."
+    )
+
+
+class Fusion(_Section):
+    """The attention fusion network, trained on the segments that agree."""
+
+    min_consensus: int = Field(
+        60, ge=1, description="With fewer agreeing segments late fusion decides instead."
+    )
+    min_per_class: int = Field(
+        5, ge=0, description="A sentiment with fewer agreeing segments is too rare to learn."
+    )
+    folds: int = Field(5, ge=2, description="Cross-fitting folds, by whole videos.")
+    width: int = Field(64, ge=4, description="Hidden width of each view's encoder.")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    modality_dropout: float = Field(0.2, ge=0, lt=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    batch_size: int = Field(64, ge=2)
+    max_epochs: int = Field(200, ge=1)
+    patience: int = Field(15, ge=1, description="Epochs without a better held-out loss.")
+    seed: int = 0
+
+
+class Run(_Section):
+    """How the work is carried out; changes no label."""
+
+    workers: int = Field(2, ge=1, description="Shards in work at once.")
+    shard_videos: int = Field(8, ge=1, description="Videos per task.")
+    max_failed_share: float = Field(
+        0.5, ge=0, le=1, description="A run in which more than this share of videos failed, fails."
+    )
+
+
+class Settings(_Section):
+    """Everything a run depends on."""
+
+    profile: str = "embedded"
+    sources: Sources = Sources()
+    transcripts: Transcripts = Transcripts()
+    segments: Segments = Segments()
+    backends: dict[Modality, NamedModel] = Field(
+        description="One model per modality; null does without that modality."
+    )
+    agree: Agree = Agree()
+    fusion: Fusion = Fusion()
+    run: Run = Run()
+
+    @field_validator("backends", mode="before")
+    @classmethod
+    def _without_null(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: model for key, model in value.items() if model is not None}
+        return value
+
+    @model_validator(mode="after")
+    def _some_backend(self) -> Settings:
+        if not self.backends:
+            raise ValueError("backends names no model: give at least text or face")
+        return self
+
+    def fingerprint(self) -> str:
+        """12 hex digits over every setting that can change a label."""
+        return fingerprint(self.model_dump(mode="json", exclude={"run", "profile"}))
+
+
+def fingerprint(*parts: Any) -> str:
+    """12 hex digits over JSON-able values; the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def configs_dir() -> Path:
+    """The folder of profiles and queries: inside an installed package, else in the checkout."""
+    inside = Path(__file__).resolve().parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "configs"
+
+
+def profiles() -> list[str]:
+    """Names of the profiles that exist."""
+    return sorted(path.stem for path in (configs_dir() / "profiles").glob("*.yaml"))
+
+
+def cache_dir() -> Path:
+    """Where fetched weights lie: $VSA_CACHE_DIR, else the platform's user cache folder."""
+    override = os.environ.get("VSA_CACHE_DIR")
+    return Path(override) if override else user_cache_path("vsa", appauthor=False)
+
+
+def load_config(path: Path | None = None, profile: str | None = None) -> Settings:
+    """The settings of a profile, overlaid by a YAML file.
+
+    Args:
+        path: a YAML file with any of the keys of `Settings`; null for none.
+        profile: name of a file in configs/profiles; null takes the file's `profile`, else
+            `embedded`.
+
+    Raises:
+        ConfigError: no such file or profile, not YAML, an unknown key, a value out of range.
+    """
+    overlay = _read_yaml(path) if path else {}
+    name = profile or overlay.get("profile") or "embedded"
+    if name not in profiles():
+        raise ConfigError(f"no profile is named {name!r}; there are: {', '.join(profiles())}")
+    values = _merged(_read_yaml(configs_dir() / "profiles" / f"{name}.yaml"), overlay)
+    values["profile"] = name
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise ConfigError(
+            f"{path or f'profile {name}'}: {where}: {first['msg']} (got {first['input']!r})"
+        ) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"config file {path} holds no settings: write `key: value` lines")
+    return values
+
+
+def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Overlay key by key; a model named anew replaces the old one with its options."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and "name" not in value:
+            merged[key] = _merged(old, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,381 @@
+"""The Arrow schema of every table; column names live nowhere else.
+
+`docs/tables.md` is made from the descriptions here (`vsa_core.query` reads them too).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from vsa_core.labels import EMOTIONS, MODALITIES, SENTIMENTS, Modality
+
+SENTIMENT_PROBS = pa.list_(pa.field("element", pa.float32(), nullable=False), len(SENTIMENTS))
+EMOTION_PROBS = pa.list_(pa.field("element", pa.float32(), nullable=False), len(EMOTIONS))
+EMBEDDING = pa.list_(pa.field("element", pa.float32(), nullable=False))
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table.
+
+    Attributes:
+        name: the folder it lives in.
+        version: raised whenever a column changes; stands in every file's metadata.
+        row: what one row is.
+        file: what one file holds.
+        schema: columns in order; a field's metadata `doc` says what it means and what null means.
+        id: the columns that name a row; unique over the whole table.
+        probs: columns that hold probabilities and must sum to 1 where not null.
+    """
+
+    name: str
+    version: int
+    row: str
+    file: str
+    schema: pa.Schema
+    id: tuple[str, ...]
+    probs: tuple[str, ...] = ()
+
+    @property
+    def tag(self) -> str:
+        """The value of the `vsa.schema` metadata, `<table>/<version>`."""
+        return f"{self.name}/{self.version}"
+
+
+def _column(name: str, kind: pa.DataType, doc: str, *, null: str | None = None) -> pa.Field:
+    """A column; `null` says what null means, and a column without it is never null."""
+    text = doc if null is None else f"{doc} Null: {null}."
+    return pa.field(name, kind, nullable=null is not None, metadata={"doc": text})
+
+
+_VIDEO_ID = _column("video_id", pa.string(), "The video: `v` and 16 hex digits of its SHA-256.")
+_SEGMENT_ID = _column("segment_id", pa.string(), "The segment: `<video_id>-<start_ms>-<end_ms>`.")
+_START = _column("start_ms", pa.int64(), "Start of the segment from the start of the video, ms.")
+_END = _column("end_ms", pa.int64(), "End of the segment from the start of the video, ms.")
+_TEXT = _column("text", pa.string(), "What is said.")
+_TEXT_SOURCE = _column(
+    "text_source",
+    pa.string(),
+    "Where the words come from: `captions`, `auto_captions` or `asr:<transcriber>`.",
+)
+
+VIDEOS = TableSpec(
+    "videos",
+    1,
+    "a video, also one that failed",
+    "a video",
+    pa.schema(
+        [
+            _VIDEO_ID,
+            _column("status", pa.string(), "`ok`, or `error` when nothing could be labelled."),
+            _column("note", pa.string(), "Why it failed, or what was odd.", null="nothing odd"),
+            _column("channel_id", pa.string(), "The channel's id.", null="no info.json says so"),
+            _column("channel", pa.string(), "The channel's name.", null="no info.json says so"),
+            _column(
+                "source_url",
+                pa.string(),
+                "Web page it came from, else the file's URI as it was given.",
+            ),
+            _column("title", pa.string(), "Title; the file's name without an info.json."),
+            _column("published_at", TIMESTAMP, "When it was published.", null="not known"),
+            _column("duration_ms", pa.int64(), "Length, ms.", null="it could not be opened"),
+            _column("language", pa.string(), "BCP 47 tag of the speech.", null="not known"),
+            _column("media_path", pa.string(), "The file that was read, absolute."),
+            _column("media_bytes", pa.int64(), "Size of that file.", null="unreadable"),
+            _column(
+                "media_mtime_ns",
+                pa.int64(),
+                "Its modification time, ns since 1970; with path and size it spares hashing again.",
+                null="unreadable",
+            ),
+            _column(
+                "captions_path", pa.string(), "Caption file used.", null="speech was recognised"
+            ),
+            _column(
+                "captions_kind",
+                pa.string(),
+                "`captions`, `auto_captions` or `asr:<transcriber>`.",
+                null="no transcript: the video failed or holds no speech",
+            ),
+            _column("sha256", pa.string(), "SHA-256 of the media file.", null="unreadable"),
+            _column("width", pa.int32(), "Upright width, px.", null="no video stream"),
+            _column("height", pa.int32(), "Upright height, px.", null="no video stream"),
+            _column("fps", pa.float32(), "Average frames per second.", null="no video stream"),
+            _column("has_video", pa.bool_(), "A picture decodes."),
+            _column("has_audio", pa.bool_(), "Sound decodes."),
+        ]
+    ),
+    id=("video_id",),
+)
+
+SEGMENTS = TableSpec(
+    "segments",
+    1,
+    "a span of speech: an utterance",
+    "a video",
+    pa.schema(
+        [
+            _VIDEO_ID,
+            _SEGMENT_ID,
+            _column("index", pa.int32(), "Number within the video, from 0, in order of time."),
+            _START,
+            _END,
+            _TEXT,
+            _TEXT_SOURCE,
+            _column("language", pa.string(), "BCP 47 tag.", null="not known"),
+        ]
+    ),
+    id=("segment_id",),
+)
+
+PREDICTIONS = TableSpec(
+    "predictions",
+    1,
+    "a segment seen by one backend",
+    "backend × video",
+    pa.schema(
+        [
+            _VIDEO_ID,
+            _SEGMENT_ID,
+            _column("modality", pa.string(), "`text`, `face` or `audio`."),
+            _column("backend", pa.string(), "The model: `name@hash of its weights and options`."),
+            _column(
+                "status",
+                pa.string(),
+                "`ok`; `absent`: nothing of this modality in the segment; `error`: it failed.",
+            ),
+            _column(
+                "sentiment_probs",
+                SENTIMENT_PROBS,
+                "P(negative), P(neutral), P(positive).",
+                null="absent, error, or the backend gives no vote",
+            ),
+            _column(
+                "emotion_probs",
+                EMOTION_PROBS,
+                "P(anger, disgust, fear, joy, neutral, sadness, surprise).",
+                null="absent, error, or the backend knows no emotions",
+            ),
+            _column("note", pa.string(), "Why it is absent or failed.", null="nothing to say"),
+        ]
+    ),
+    id=("segment_id", "backend"),
+    probs=("sentiment_probs", "emotion_probs"),
+)
+
+EMBEDDINGS = TableSpec(
+    "embeddings",
+    1,
+    "a segment's vector in one backend (rows with status ok only)",
+    "backend × video",
+    pa.schema(
+        [
+            _VIDEO_ID,
+            _SEGMENT_ID,
+            _column("modality", pa.string(), "`text`, `face` or `audio`."),
+            _column("backend", pa.string(), "The model: `name@hash of its weights and options`."),
+            _column("embedding", EMBEDDING, "float32, as wide as the backend says."),
+        ]
+    ),
+    id=("segment_id", "backend"),
+)
+
+FACES = TableSpec(
+    "faces",
+    1,
+    "a face in a sampled frame",
+    "backend × video",
+    pa.schema(
+        [
+            _VIDEO_ID,
+            _column("backend", pa.string(), "The model that found and read it."),
+            _column("time_ms", pa.int64(), "Time of the frame, ms."),
+            _column("track", pa.int32(), "A number per person followed over time, from 0."),
+            _column("x_px", pa.int32(), "Left edge of the box in the upright frame, px."),
+            _column("y_px", pa.int32(), "Upper edge, px."),
+            _column("width_px", pa.int32(), "Width, px."),
+            _column("height_px", pa.int32(), "Height, px."),
+            _column("score", pa.float32(), "The detector's own score; higher is surer."),
+            _column(
+                "emotion_probs",
+                EMOTION_PROBS,
+                "P(anger, disgust, fear, joy, neutral, sadness, surprise).",
+            ),
+        ]
+    ),
+    id=("video_id", "backend", "time_ms", "track"),
+    probs=("emotion_probs",),
+)
+
+
+def vote_column(modality: Modality) -> str:
+    """Name of the labels column that holds a modality's vote."""
+    return f"{modality}_vote"
+
+
+def attention_column(modality: Modality) -> str:
+    """Name of the labels column that holds a modality's attention weight."""
+    return f"{modality}_attention"
+
+
+LABELS = TableSpec(
+    "labels",
+    1,
+    "a segment, labelled by one run",
+    "run × shard",
+    pa.schema(
+        [
+            _column("run_id", pa.string(), "The run that labelled it."),
+            _VIDEO_ID,
+            _SEGMENT_ID,
+            _column("channel_id", pa.string(), "The channel's id.", null="not known"),
+            _column("title", pa.string(), "The video's title."),
+            _column("published_at", TIMESTAMP, "When it was published.", null="not known"),
+            _START,
+            _END,
+            _TEXT,
+            _TEXT_SOURCE,
+            _column(
+                "sentiment",
+                pa.string(),
+                "`negative`, `neutral` or `positive`.",
+                null="nothing could vote (origin `none`)",
+            ),
+            _column(
+                "emotion",
+                pa.string(),
+                "`anger`, `disgust`, `fear`, `joy`, `neutral`, `sadness` or `surprise`.",
+                null="no model that saw it knows emotions",
+            ),
+            _column(
+                "sentiment_probs",
+                SENTIMENT_PROBS,
+                "P(negative), P(neutral), P(positive) behind the label.",
+                null="no label",
+            ),
+            _column(
+                "emotion_probs",
+                EMOTION_PROBS,
+                "P(anger, disgust, fear, joy, neutral, sadness, surprise).",
+                null="no emotion",
+            ),
+            _column("confidence", pa.float32(), "P(sentiment), calibrated.", null="no label"),
+            _column(
+                "origin",
+                pa.string(),
+                "Who decided: `consensus`, `fusion`, `single`, `human` or `none`.",
+            ),
+            _column(
+                "agreement",
+                pa.string(),
+                "`agree`, `disagree`, `single` (one voter), `uncertain` (votes below the floor) "
+                "or `absent`.",
+            ),
+            *(
+                _column(
+                    vote_column(m),
+                    pa.string(),
+                    f"What the {m} model says alone.",
+                    null="absent, failed, or it abstains",
+                )
+                for m in MODALITIES
+            ),
+            *(
+                _column(
+                    attention_column(m),
+                    pa.float32(),
+                    f"Weight of {m} in the fusion; over the modalities present they sum to 1.",
+                    null="not present",
+                )
+                for m in MODALITIES
+            ),
+            _column(
+                "backends",
+                pa.list_(pa.field("element", pa.string(), nullable=False)),
+                "Ids of the models that looked at it.",
+            ),
+            _column(
+                "model_id",
+                pa.string(),
+                "The fusion model: `models/<model_id>/` in the store, or `late-mean`.",
+            ),
+            _column("config_id", pa.string(), "Fingerprint of the configuration."),
+        ]
+    ),
+    id=("run_id", "segment_id"),
+    probs=("sentiment_probs", "emotion_probs"),
+)
+
+REVIEWS = TableSpec(
+    "reviews",
+    1,
+    "a human decision, append-only",
+    "decision batch",
+    pa.schema(
+        [
+            _column("review_id", pa.string(), "The decision."),
+            _VIDEO_ID,
+            _SEGMENT_ID,
+            _column("sentiment", pa.string(), "What the human says.", null="left as it was"),
+            _column("emotion", pa.string(), "What the human says.", null="left as it was"),
+            _column("reviewer", pa.string(), "Who."),
+            _column("reviewed_at", TIMESTAMP, "When; the latest decision on a segment wins."),
+            _column("reason", pa.string(), "Why.", null="not said"),
+        ]
+    ),
+    id=("review_id",),
+)
+
+RUNS = TableSpec(
+    "runs",
+    1,
+    "a run: a set of videos labelled with one configuration",
+    "run",
+    pa.schema(
+        [
+            _column(
+                "run_id", pa.string(), "Derived from what went in: the same work has the same id."
+            ),
+            _column("status", pa.string(), "`complete`, `partial` (some videos failed), `failed`."),
+            _column("started_at", TIMESTAMP, "When it was last carried out."),
+            _column("finished_at", TIMESTAMP, "When that ended; the latest run wins in `labels`."),
+            _column("seconds", pa.float64(), "How long that took, s."),
+            _column(
+                "sources",
+                pa.list_(pa.field("element", pa.string(), nullable=False)),
+                "What was asked for.",
+            ),
+            _column("profile", pa.string(), "The profile."),
+            _column("config", pa.string(), "The whole configuration, JSON."),
+            _column("config_id", pa.string(), "Its fingerprint."),
+            _column("fingerprint", pa.string(), "Fingerprint of everything that went in."),
+            _column(
+                "backends",
+                pa.list_(pa.field("element", pa.string(), nullable=False)),
+                "Ids of the models used.",
+            ),
+            _column("model_id", pa.string(), "The fusion model, or `late-mean`."),
+            _column("model_card", pa.string(), "Its card in the store.", null="no model trained"),
+            _column("videos", pa.int64(), "Videos asked for, failed ones too."),
+            _column("videos_failed", pa.int64(), "Videos that failed; `videos.note` says why."),
+            _column("segments", pa.int64(), "Segments found."),
+            _column("counts", pa.string(), "Counts by modality, agreement and origin, JSON."),
+            _column("metrics", pa.string(), "Held-out metrics of the fusion model, JSON."),
+            _column(
+                "failures",
+                pa.list_(pa.field("element", pa.string(), nullable=False)),
+                "One line per failed video: path and reason.",
+            ),
+            _column("version", pa.string(), "Version of vsa."),
+        ]
+    ),
+    id=("run_id",),
+)
+
+TABLES: dict[str, TableSpec] = {
+    spec.name: spec
+    for spec in (VIDEOS, SEGMENTS, PREDICTIONS, EMBEDDINGS, FACES, LABELS, REVIEWS, RUNS)
+}
