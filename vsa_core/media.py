@@ -90,13 +90,13 @@ def probe(path: Path) -> Media:
     except OSError as error:
         raise MediaError(f"{_shown(path)} cannot be read: {error.strerror}") from error
     with _opened(path) as container:
-        video, sound = _video_stream(container), _audio_stream(container)
+        video = _video_stream(container)
         first = next(_decoded(container, video), None) if video else None
+        fps = float(video.average_rate or 0) if video else 0.0
     with _opened(path) as container:
         sound = _audio_stream(container)
         has_audio = sound is not None and next(_decoded(container, sound), None) is not None
         duration_ms = _duration_ms(container)
-        fps = float(_video_stream(container).average_rate or 0) if first is not None else None
     if first is None and not has_audio:
         raise MediaError(
             f"{_shown(path)} has no picture and no sound that decodes: fetch or export it again"
@@ -116,7 +116,7 @@ def probe(path: Path) -> Media:
         duration_ms=duration_ms,
         width=width,
         height=height,
-        fps=fps or None,
+        fps=(fps or None) if first is not None else None,
         has_video=first is not None,
         has_audio=has_audio,
     )

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
+from vsa_core.errors import StoreError
 from vsa_core.labels import EMOTIONS, MODALITIES, SENTIMENTS, Modality
 
 SENTIMENT_PROBS = pa.list_(pa.field("element", pa.float32(), nullable=False), len(SENTIMENTS))
@@ -379,3 +382,22 @@ TABLES: dict[str, TableSpec] = {
     spec.name: spec
     for spec in (VIDEOS, SEGMENTS, PREDICTIONS, EMBEDDINGS, FACES, LABELS, REVIEWS, RUNS)
 }
+
+
+def table_from_rows(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """An Arrow table of a known schema from rows that name every column, and no other.
+
+    Raises:
+        StoreError: a row misses a column or has one too many (pyarrow's `from_pylist` hides
+            both), or a value has the wrong type.
+    """
+    schema = TABLES[table].schema
+    names = set(schema.names)
+    for row in rows:
+        if row.keys() != names:
+            missing, unknown = sorted(names - row.keys()), sorted(row.keys() - names)
+            raise StoreError(f"row of {table}: missing columns {missing}, unknown {unknown}")
+    try:
+        return pa.Table.from_pylist(list(rows), schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise StoreError(f"row of {table}: {error}") from error
