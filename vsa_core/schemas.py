@@ -95,13 +95,13 @@ VIDEOS = TableSpec(
                 null="unreadable",
             ),
             _column(
-                "captions_path", pa.string(), "Caption file used.", null="speech was recognised"
+                "captions_path", pa.string(), "The caption file beside it.", null="there is none"
             ),
             _column(
                 "captions_kind",
                 pa.string(),
-                "`captions`, `auto_captions` or `asr:<transcriber>`.",
-                null="no transcript: the video failed or holds no speech",
+                "`vtt`, `srt` or `json3`; `segments.text_source` says what was used.",
+                null="no caption file",
             ),
             _column("sha256", pa.string(), "SHA-256 of the media file.", null="unreadable"),
             _column("width", pa.int32(), "Upright width, px.", null="no video stream"),
@@ -112,6 +112,39 @@ VIDEOS = TableSpec(
         ]
     ),
     id=("video_id",),
+)
+
+_WORD = pa.struct(
+    [
+        pa.field("start_ms", pa.int64(), nullable=False),
+        pa.field("end_ms", pa.int64(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+
+TRANSCRIPTS = TableSpec(
+    "transcripts",
+    1,
+    "a caption cue, or a stretch of recognised speech",
+    "a video",
+    pa.schema(
+        [
+            _VIDEO_ID,
+            _column("index", pa.int32(), "Number within the video, from 0, in order of time."),
+            _column("start_ms", pa.int64(), "Start from the start of the video, ms."),
+            _column("end_ms", pa.int64(), "End from the start of the video, ms."),
+            _TEXT,
+            _column(
+                "words",
+                pa.list_(pa.field("element", _WORD, nullable=False)),
+                "The words with their times, ms.",
+                null="the captions time whole lines only",
+            ),
+            _TEXT_SOURCE,
+            _column("language", pa.string(), "BCP 47 tag.", null="not known"),
+        ]
+    ),
+    id=("video_id", "index"),
 )
 
 SEGMENTS = TableSpec(
@@ -380,7 +413,17 @@ RUNS = TableSpec(
 
 TABLES: dict[str, TableSpec] = {
     spec.name: spec
-    for spec in (VIDEOS, SEGMENTS, PREDICTIONS, EMBEDDINGS, FACES, LABELS, REVIEWS, RUNS)
+    for spec in (
+        VIDEOS,
+        TRANSCRIPTS,
+        SEGMENTS,
+        PREDICTIONS,
+        EMBEDDINGS,
+        FACES,
+        LABELS,
+        REVIEWS,
+        RUNS,
+    )
 }
 
 

@@ -38,7 +38,7 @@ _TMP = ".tmp"
 _LOCK = ".lock"
 _CARD = "card.json"
 # Tables keyed by video, which a big store holds by the ten thousand.
-COMPACTABLE = ("videos", "segments", "predictions", "embeddings", "faces")
+COMPACTABLE = ("videos", "transcripts", "segments", "predictions", "embeddings", "faces")
 # Probabilities are float32 sums of up to seven terms.
 _SUM_TOLERANCE = 1e-3
 

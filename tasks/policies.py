@@ -1,0 +1,34 @@
+"""How Prefect runs our stages: the only place for caching, retries and task options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from vsa_core.errors import VsaError
+
+
+def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again may help: not for what we say ourselves is wrong."""
+    try:
+        state.result()
+    except VsaError:
+        return False
+    except Exception:  # noqa: BLE001 - that is the question
+        return True
+    return False
+
+
+# The store is the cache: a stage whose output stands does nothing. A second cache, or results
+# persisted beside it, could only disagree with it.
+STAGE: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    "log_prints": False,
+    "retries": 2,
+    "retry_delay_seconds": [1, 10],
+    "retry_condition_fn": worth_retrying,
+}

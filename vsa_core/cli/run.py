@@ -1,0 +1,204 @@
+"""`vsa run`: label sources, with a bar per stage and a table at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from vsa_core.config import load_config
+from vsa_core.progress import LISTENER, Interrupted
+from vsa_core.runs import RunFailedError
+
+_STAGES = {
+    "find": "Finding videos",
+    "ingest": "Opening videos",
+    "transcribe": "Captions and speech",
+    "segment": "Utterances",
+    "face": "Faces",
+    "text": "Text",
+    "audio": "Audio",
+    "train": "Learning from consensus",
+    "label": "Labelling",
+}
+INTERRUPTED = 130
+SOME_FAILED = 3
+
+
+class _Bars:
+    """A progress bar per stage on a terminal; a line per finished stage elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.stop = threading.Event()
+        self._lock = threading.Lock()
+        self._console = console
+        self._totals: dict[str, int] = {}
+        self._done: dict[str, float] = {}
+        self._since: dict[str, float] = {}
+        self._bars: dict[str, TaskID] = {}
+        self.progress = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def begin(self, stage: str, total: int) -> None:
+        with self._lock:
+            self._totals[stage] = self._totals.get(stage, 0) + total
+            self._done.setdefault(stage, 0.0)
+            self._since.setdefault(stage, time.monotonic())
+            if stage not in self._bars:
+                self._bars[stage] = self.progress.add_task(_STAGES.get(stage, stage), total=total)
+            self.progress.update(self._bars[stage], total=self._totals[stage])
+
+    def advance(self, stage: str, items: float) -> None:
+        if self.stop.is_set():
+            raise Interrupted
+        with self._lock:
+            if stage not in self._totals:
+                return
+            before, total = self._done[stage], self._totals[stage]
+            self._done[stage] = before + items
+            self.progress.update(self._bars[stage], completed=round(before + items, 3))
+            if before < total - 1e-6 <= before + items and not self._console.is_terminal:
+                seconds = time.monotonic() - self._since[stage]
+                self._console.print(
+                    f"{_STAGES.get(stage, stage)}: {total} done in {seconds:.1f} s", highlight=False
+                )
+
+
+def run(args: Namespace) -> int:
+    """Carry out `vsa run`; returns the exit code."""
+    settings = load_config(args.config, args.profile)  # a wrong setting is told before anything starts
+    console = Console(stderr=True, soft_wrap=True)
+    bars = _Bars(console)
+    # Ctrl-C must reach the stages, which run in other threads, before Prefect sees it.
+    previous = signal.getsignal(signal.SIGINT)
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        bars.stop.set()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    token = LISTENER.set(bars)
+    try:
+        summary = _label(args, settings.run.workers, bars)
+        code = 0 if not summary["failures"] else SOME_FAILED
+    except RunFailedError as error:
+        summary, code = error.summary, 1
+    except KeyboardInterrupt:
+        _interrupted(console, args)
+    finally:
+        LISTENER.reset(token)
+        signal.signal(signal.SIGINT, previous)
+    if args.json:
+        sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
+    else:
+        _show(summary, Console(soft_wrap=True))
+    for failure in summary["failures"]:
+        console.print(f"failed: {failure['reason']}", style="red", markup=False, highlight=False)
+    if code == 1:
+        console.print(f"vsa: {RunFailedError(summary)}", style="red", markup=False, highlight=False)
+    return code
+
+
+def _label(args: Namespace, workers: int, bars: _Bars) -> dict[str, Any]:
+    """Run the flow in this process, against a server of its own or the one the user set."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+    os.environ.setdefault("PREFECT_CLI_COLORS", "false")
+    from flows.server import starting_server
+
+    with starting_server() as server:
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.task_runners import ThreadPoolTaskRunner
+
+        from flows.label import label_sources
+
+        logging.getLogger("prefect").setLevel(logging.CRITICAL)
+        address = {PREFECT_API_URL: server.wait()} if server is not None else {}
+        runner = ThreadPoolTaskRunner(max_workers=workers)
+        with temporary_settings(address), bars.progress:
+            result: dict[str, Any] = label_sources.with_options(task_runner=runner)(
+                sources=args.sources,
+                store=str(args.store),
+                profile=args.profile,
+                config=str(args.config) if args.config else None,
+                limit=args.limit,
+            )
+    return result
+
+
+def _interrupted(console: Console, args: Namespace) -> None:
+    """Say how to go on, and end at once: threads in the middle of a video have nothing to lose."""
+    console.print(
+        f"\nInterrupted. What is done is kept in {args.store}; the same command goes on from there."
+    )
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
+def _show(summary: dict[str, Any], console: Console) -> None:
+    segments = summary["segments"]
+
+    def share(count: int) -> str:
+        return f"{count}  ({count / segments:.0%})" if segments else str(count)
+
+    agreement, origins = summary["agreement"], summary["origins"]
+    table = Table(title=f"Run {summary['run_id']}: {summary['status']}", title_justify="left")
+    table.add_column("what")
+    table.add_column("count (share of segments)", justify="right")
+    videos = f"{summary['videos']}"
+    if summary["videos_failed"]:
+        videos += f", {summary['videos_failed']} failed"
+    table.add_row("videos", videos)
+    table.add_row("segments", str(segments))
+    for modality in ("text", "face", "audio"):
+        if f"with_{modality}" in summary:
+            table.add_row(f"with {modality}", share(summary[f"with_{modality}"]))
+    table.add_section()
+    for state in ("agree", "disagree", "single", "uncertain", "absent"):
+        table.add_row(f"votes: {state}", share(agreement[state]))
+    table.add_section()
+    for origin in ("consensus", "fusion", "single", "none"):
+        table.add_row(f"labelled by {origin}" if origin != "none" else "not labelled",
+                      share(origins[origin]))  # fmt: skip
+    table.add_section()
+    table.add_row("seconds", f"{summary['seconds']:.1f}")
+    speed = summary["times_real_time"]
+    table.add_row("× real time", f"{speed:g}" if speed is not None else "-")
+    console.print(table)
+    if summary["late_fusion_because"]:
+        console.print(
+            f"Late fusion decided where votes differ: {summary['late_fusion_because']}",
+            markup=False,
+            highlight=False,
+        )
+    else:
+        card = Path(summary["store"]) / "models" / summary["model_id"] / "card.json"
+        console.print(f"Fusion model: {card}", markup=False, highlight=False)

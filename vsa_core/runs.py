@@ -1,0 +1,164 @@
+"""A run: its identity, its summary, and its row, which makes its labels the current ones."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+import vsa_core
+from vsa_core.backends import load_backend
+from vsa_core.config import Settings, fingerprint
+from vsa_core.errors import VsaError
+from vsa_core.labels import Agreement, Modality, Origin
+from vsa_core.schemas import table_from_rows
+from vsa_core.store import Store
+
+# Labels are narrow and quick to make: few large files.
+LABEL_SHARD_VIDEOS = 500
+
+
+class RunFailedError(VsaError):
+    """More videos failed than allowed.
+
+    Attributes:
+        summary: as `summarise` gives it.
+    """
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        super().__init__(
+            f"{summary['videos_failed']} of {summary['videos']} videos failed, more than "
+            "run.max_failed_share allows: mend or remove them and run again"
+        )
+        self.summary = summary
+
+
+def backend_ids(settings: Settings) -> dict[Modality, str]:
+    """The id of each modality's backend; loads those that are not loaded yet."""
+    return {
+        modality: load_backend(model.name, model.options).id
+        for modality, model in settings.backends.items()
+    }
+
+
+def identify(root: str, video_ids: Sequence[str], model_id: str, settings: Settings) -> str:
+    """The run's id, `r` and 12 hex digits over everything its labels are made from."""
+    store = Store(Path(root))
+    made_from = []
+    for backend_id in backend_ids(settings).values():
+        for video_id in video_ids:
+            ref = store.find("predictions", video_id, part=store.part_of(backend_id))
+            made_from.append([video_id, backend_id, ref.fingerprint if ref else None])
+    return "r" + fingerprint("run/1", made_from, model_id, settings.fingerprint())
+
+
+def summarise(
+    store: Store, run_id: str, video_ids: Sequence[str], settings: Settings
+) -> dict[str, Any]:
+    """Counts over a run's labels.
+
+    Returns:
+        segments; with_<modality>: segments its backend could look at; agreement: count by state;
+        origins: count by origin; media_seconds: length of the videos.
+    """
+    summary: dict[str, Any] = {"segments": 0}
+    for modality, backend_id in backend_ids(settings).items():
+        part = store.part_of(backend_id)
+        summary[f"with_{modality}"] = sum(
+            pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
+            for table in store.scan("predictions", part=part, keys=video_ids, columns=["status"])
+        )
+    agreement: Counter[str] = Counter()
+    origins: Counter[str] = Counter()
+    for table in store.scan("labels", part=run_id, columns=["agreement", "origin"]):
+        agreement.update(table["agreement"].to_pylist())
+        origins.update(table["origin"].to_pylist())
+    summary["segments"] = agreement.total()
+    summary["agreement"] = {state.value: agreement[state.value] for state in Agreement}
+    summary["origins"] = {o.value: origins[o.value] for o in Origin if o is not Origin.HUMAN}
+    summary["media_seconds"] = round(
+        sum(
+            (pc.sum(table["duration_ms"]).as_py() or 0) / 1000
+            for table in store.scan("videos", keys=video_ids, columns=["duration_ms"])
+        ),
+        1,
+    )
+    return summary
+
+
+def record(
+    store: Store,
+    run_id: str,
+    *,
+    sources: Sequence[str],
+    video_ids: Sequence[str],
+    asked: int,
+    failures: Sequence[Mapping[str, str]],
+    model: tuple[str, Mapping[str, Any] | None, str | None],
+    settings: Settings,
+    started: datetime,
+) -> dict[str, Any]:
+    """Put the run's row in place, after its labels, and return its summary.
+
+    Args:
+        store: where its labels lie.
+        run_id: as `identify` gives it.
+        sources: what was asked for.
+        video_ids: the videos that were labelled.
+        asked: how many videos were found, failed ones too.
+        failures: video_id, path and reason of each that failed.
+        model: the fusion model's id, its card (None for late fusion), why it is late fusion
+            (None for a trained model).
+        settings: of the run.
+        started: when it began.
+    """
+    model_id, card, reason = model
+    finished = datetime.now(UTC)
+    seconds = (finished - started).total_seconds()
+    failed = len({failure["video_id"] for failure in failures})
+    counts = summarise(store, run_id, video_ids, settings)
+    status = "complete"
+    if failed:
+        over = failed > settings.run.max_failed_share * asked
+        status = "failed" if over or not video_ids else "partial"
+    row = {
+        "run_id": run_id,
+        "status": status,
+        "started_at": started,
+        "finished_at": finished,
+        "seconds": seconds,
+        "sources": list(sources),
+        "profile": settings.profile,
+        "config": settings.model_dump_json(),
+        "config_id": settings.fingerprint(),
+        "fingerprint": run_id[1:],
+        "backends": list(backend_ids(settings).values()),
+        "model_id": model_id,
+        "model_card": f"models/{model_id}/card.json" if card is not None else None,
+        "videos": asked,
+        "videos_failed": failed,
+        "segments": counts["segments"],
+        "counts": json.dumps(counts, sort_keys=True),
+        "metrics": json.dumps((card or {}).get("metrics", {}), sort_keys=True),
+        "failures": [f"{failure['path']}: {failure['reason']}" for failure in failures],
+        "version": vsa_core.__version__,
+    }
+    store.commit("runs", run_id, table_from_rows("runs", [row]), run_id[1:])
+    return {
+        "run_id": run_id,
+        "status": status,
+        "store": str(store.root),
+        "videos": asked,
+        "videos_failed": failed,
+        **counts,
+        "model_id": model_id,
+        "late_fusion_because": reason,
+        "seconds": round(seconds, 2),
+        "times_real_time": round(counts["media_seconds"] / seconds, 1) if seconds else None,
+        "failures": [dict(failure) for failure in failures],
+    }
