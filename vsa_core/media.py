@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -126,7 +127,8 @@ def frames(path: Path, per_s: float, max_side_px: int | None = None) -> Iterator
     """Upright RGB frames at a steady rate: the first one shown in each 1/per_s of a second.
 
     Stretches without a new frame (variable frame rate, a frozen stream) give none. Packets that
-    do not decode are passed over.
+    do not decode are passed over; where four or more frames fall into a slot, those nothing else
+    refers to are too, so that the one taken may be a few frames into it.
 
     Args:
         path: a file `probe` found video in.
@@ -177,7 +179,7 @@ def audio(path: Path, block_s: float = 10.0) -> Iterator[tuple[int, NDArray[np.f
         MediaError: the file cannot be opened any more.
     """
     size = max(1, int(block_s * SAMPLE_RATE_HZ))
-    with _opened(path) as container:
+    with _opened_for_sound(path) as container:
         pending: list[NDArray[np.float32]] = []
         held = first = 0
         for _, piece in _samples(container, start_s=0.0):
@@ -208,9 +210,9 @@ def audio_between(path: Path, start_ms: int, end_ms: int) -> NDArray[np.float32]
 def _span(path: Path, start: int, end: int, *, seek: bool) -> NDArray[np.float32] | None:
     """Samples [start, end); None when a seek landed behind the span's start."""
     pieces: list[NDArray[np.float32]] = []
-    with _opened(path) as container:
-        # A second of run-up lets the decoder and the resampler settle.
-        run_up_s = max(0.0, start / SAMPLE_RATE_HZ - 1.0) if seek else 0.0
+    with _opened_for_sound(path) as container:
+        # Some run-up lets the decoder (mp3 refers back up to nine frames) and the resampler settle.
+        run_up_s = max(0.0, start / SAMPLE_RATE_HZ - 0.4) if seek else 0.0
         for index, piece in _samples(container, start_s=run_up_s):
             if index > start and not pieces:
                 return None
@@ -235,43 +237,79 @@ def _samples(container: Any, start_s: float) -> Iterator[tuple[int, NDArray[np.f
         except av.error.FFmpegError:
             return
     limit = round(container.duration / 1e6 * SAMPLE_RATE_HZ) if container.duration else None
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+    resampler: Any = None
+    setup = None
     at: int | None = 0 if start_s <= 0 else None
+    slack = 0  # the first sound lies exactly where it belongs
     for frame in _decoded(container, stream):
         due = at if frame.time is None else round((frame.time - zero_s) * SAMPLE_RATE_HZ)
         if at is None:
             at = due
         # Small steps are rounding; a hole is filled, but never beyond the file's own length.
-        if due is not None and at is not None and due - at > SAMPLE_RATE_HZ // 20:
+        if due is not None and at is not None and due - at > slack:
             hole = (due if limit is None else min(due, limit)) - at
             while hole > 0:
                 size = min(hole, 10 * SAMPLE_RATE_HZ)
                 yield at, np.zeros(size, np.float32)
                 at, hole = at + size, hole - size
-        for out in resampler.resample(frame):
+        slack = SAMPLE_RATE_HZ // 50
+        ready: list[Any] = []
+        if setup != (frame.format.name, frame.layout.name, frame.sample_rate):
+            # The first frame, or a joined or damaged stream that changes in the middle.
+            ready = resampler.resample(None) if resampler else []
+            setup = (frame.format.name, frame.layout.name, frame.sample_rate)
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+        for out in (*ready, *resampler.resample(frame)):
             piece = out.to_ndarray()[0]
             yield at or 0, piece
             at = (at or 0) + len(piece)
-    if at is not None:
+    if resampler is not None and at is not None:
         for out in resampler.resample(None):
             piece = out.to_ndarray()[0]
             yield at, piece
             at += len(piece)
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, **options: str) -> Any:
     import av
 
     av.logging.set_level(None)  # what FFmpeg thinks of a file is told by our own errors
     try:
         # An absolute path, so that a colon in a name is not taken for a protocol.
-        return av.open(str(path.absolute()), options=_OPTIONS, metadata_errors="ignore")
+        return av.open(str(path.absolute()), options=_OPTIONS | options, metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(
             f"{_shown(path)} is not a video this can decode ({reason}): "
             "play it to check, fetch or export it again"
         ) from error
+
+
+def _opened_for_sound(path: Path) -> Any:
+    """Opened without decoding a first picture, which at 1080p costs ten times the rest.
+
+    Only mp4 and its kin tell in their index when each stream starts; elsewhere FFmpeg has to
+    decode a picture to know, and the file is opened in full.
+    """
+    container = _opened(path, codec_whitelist=_audio_decoders())
+    if container.format.name.startswith("mov,"):
+        return container
+    container.close()
+    return _opened(path)
+
+
+@functools.cache
+def _audio_decoders() -> str:
+    import av
+
+    names = []
+    for name in sorted(av.codec.codecs_available):
+        try:
+            if av.codec.Codec(name, "r").type == "audio":
+                names.append(name)
+        except av.codec.codec.UnknownCodecError:  # it can only encode
+            continue
+    return ",".join(names)
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
