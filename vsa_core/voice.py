@@ -190,8 +190,8 @@ def speech_spans(
     least like speech, in its second half; nothing is lost at such a cut.
 
     Args:
-        blocks: (first sample's index, (n,) float32 mono at 16 kHz) in order of time; where the
-            index jumps, speech ends and the network starts anew.
+        blocks: (first sample's index, (n,) float32 mono at 16 kHz), one following the other
+            without a hole, as `Media.audio` gives them.
         max_span_ms: the longest span, padding not counted.
         min_speech_ms: a shorter burst of speech is not a span.
         min_silence_ms: how long speech must pause for a span to end; at least twice `pad_ms`, so
@@ -206,22 +206,18 @@ def speech_spans(
     scan = _Scan(max_span_ms, min_speech_ms, min_silence_ms, pad_ms)
     ear = _Ear()
     waiting = np.zeros(0, np.float32)  # less than a window, after the last one heard
-    expected = 0
+    end = 0
     for first_sample, samples in blocks:
-        if first_sample != expected:
-            if len(waiting):
-                yield from scan.feed(_windows(waiting), ear.hear(_windows(waiting)))
-            yield from scan.finish(expected)
-            ear, waiting = _Ear(), np.zeros(0, np.float32)
+        if end == 0:
             scan.move_to(first_sample)
-        expected = first_sample + len(samples)
+        end = first_sample + len(samples)
         waiting = np.concatenate([waiting, samples])
         whole = len(waiting) // WINDOW * WINDOW
         windows, waiting = _windows(waiting[:whole]), waiting[whole:]
         yield from scan.feed(windows, ear.hear(windows))
-    if len(waiting):
-        yield from scan.feed(_windows(waiting), ear.hear(_windows(waiting)))
-    yield from scan.finish(expected)
+    windows = _windows(waiting)
+    yield from scan.feed(windows, ear.hear(windows))
+    yield from scan.finish(end)
 
 
 class _Scan:

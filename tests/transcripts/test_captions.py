@@ -1,0 +1,419 @@
+"""Caption files as they come: formats, encodings, rolling, bad times, odd names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from vsa_core.cues import Cue, Transcript, Word
+from vsa_core.errors import CaptionError
+from vsa_core.transcripts.captions import find_captions, read_captions
+
+ONE = "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n{}\n"
+
+
+def read(folder: Path, content: str | bytes, name: str = "talk.vtt") -> Transcript:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_captions(path)
+
+
+def texts(transcript: Transcript) -> list[str]:
+    return [cue.text for cue in transcript.cues]
+
+
+def spoken(transcript: Transcript) -> list[str]:
+    return " ".join(texts(transcript)).split()
+
+
+# --- formats ------------------------------------------------------------------------------
+
+
+def test_webvtt_with_names_settings_and_asides(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        "WEBVTT - a title\nKind: captions\nLanguage: en-GB\n\n"
+        "STYLE\n::cue { color: red }\n\nREGION\nid:fred\n\n"
+        "NOTE 00:00:00.000 --> 00:00:09.000 is\na comment over two lines\n\n"
+        "intro\n00:01.000 --> 00:02.500 align:start line:0\nHello\nthere.\n\n"
+        "NOTE\nanother\n\n"
+        "2\n01:00:00.000 --> 01:00:01.000\nGoodbye.\n",
+    )
+    assert found == Transcript(
+        (Cue(1000, 2500, "Hello there."), Cue(3_600_000, 3_601_000, "Goodbye.")),
+        "captions",
+        "en-GB",
+    )
+
+
+def test_subrip_with_commas_and_without_hours(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        "1\r\n00:00:01,5 --> 00:00:02,000\r\nOne\r\n\r\n2\r\n0:03,000 -> 0:04,000\r\nTwo\r\n"
+        "3\r\n00:00:05 --> 00:00:06\r\nThree\r\n\r\nafter a blank line\r\n\r\n"
+        "4\r\n00:00:07,000 --> 00:00:08,000\r\n42\r\n",
+        "talk.en.srt",
+    )
+    assert found.cues == (
+        Cue(1500, 2000, "One"),
+        Cue(3000, 4000, "Two"),
+        Cue(5000, 6000, "Three after a blank line"),
+        Cue(7000, 8000, "42"),
+    )
+    assert (found.source, found.language, found.note) == ("captions", "en", None)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_every_line_ending(tmp_path: Path, ending: str) -> None:
+    lines = ["1", "00:00:01,000 --> 00:00:02,000", "One", "", "2"]
+    lines += ["00:00:03,000 --> 00:00:04,000", "Two", ""]
+    assert texts(read(tmp_path, ending.join(lines))) == ["One", "Two"]
+
+
+def test_json3_has_word_times(tmp_path: Path) -> None:
+    events = [
+        {"tStartMs": 0, "dDurationMs": 9000, "id": 1},
+        {
+            "tStartMs": 1000,
+            "dDurationMs": 4000,
+            "segs": [{"utf8": "so"}, {"utf8": " good", "tOffsetMs": 400, "acAsrConf": 9}],
+        },
+        {"tStartMs": 1500, "dDurationMs": 10, "aAppend": 1, "segs": [{"utf8": "\n"}]},
+        {"tStartMs": 6000, "dDurationMs": 1000, "segs": [{"utf8": "[Music]"}]},
+        {"tStartMs": 8000, "dDurationMs": 1000, "segs": [{"utf8": "half \ud83d"}]},
+    ]
+    found = read(tmp_path, json.dumps({"wireMagic": "pb3", "events": events}), "talk.de.json3")
+    assert found.cues[0] == Cue(
+        1000, 5000, "so good", (Word(1000, 1400, "so"), Word(1400, 2180, "good"))
+    )
+    assert texts(found) == ["so good", "half ?"]
+    assert (found.source, found.language) == ("auto_captions", "de")
+
+
+def test_json3_with_broken_events_keeps_the_rest(tmp_path: Path) -> None:
+    good = {"tStartMs": 1, "dDurationMs": 5, "segs": [{"utf8": "good"}]}
+    broken = [
+        7,
+        {"segs": [{"utf8": "no time"}]},
+        {"tStartMs": "soon", "segs": [{"utf8": "x"}]},
+        {"tStartMs": 10**30, "segs": [{"utf8": "x"}]},
+        {"tStartMs": float("inf"), "segs": [{"utf8": "x"}]},
+        {"tStartMs": 1, "segs": [{"utf8": 5}]},
+        {"tStartMs": 1, "segs": 3},
+    ]
+    found = read(tmp_path, json.dumps({"events": [*broken, good]}), "talk.json3")
+    assert texts(found) == ["good"]
+    assert found.note == "7 cues with unreadable times left out"
+
+
+# --- encodings ----------------------------------------------------------------------------
+
+FOREIGN = "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nDéjà vu – “naïve” façade\n"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        FOREIGN.encode(),
+        FOREIGN.encode("utf-8-sig"),
+        FOREIGN.encode("utf-16"),
+        b"\xfe\xff" + FOREIGN.encode("utf-16-be"),
+        FOREIGN.encode("utf-16-le"),
+        FOREIGN.encode("utf-16-be"),
+        FOREIGN.encode("utf-16") + b"\x00",  # torn in the middle of a character
+        FOREIGN.encode("cp1252"),
+    ],
+    ids=["utf-8", "bom", "utf-16", "utf-16-be-bom", "utf-16-le", "utf-16-be", "torn", "cp1252"],
+)
+def test_encodings(tmp_path: Path, raw: bytes) -> None:
+    assert spoken(read(tmp_path, raw))[:5] == ["Déjà", "vu", "–", "“naïve”", "façade"]
+
+
+def test_latin_1_and_chinese_utf_16_without_a_mark(tmp_path: Path) -> None:
+    assert texts(read(tmp_path, ONE.format("Größe").encode("latin-1"))) == ["Größe"]
+    assert texts(read(tmp_path, ONE.format("你好，世界。").encode("utf-16-le"))) == ["你好，世界。"]
+
+
+def test_a_torn_utf_8_file_is_still_utf_8(tmp_path: Path) -> None:
+    raw = ONE.format("für Mädchen größer äußerst schön öde übel Öl Ärger").encode()
+    assert spoken(read(tmp_path, raw[:-1] + b"\xc3"))[:2] == ["für", "Mädchen"]
+
+
+# --- what is not speech -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        ("<v Fred Smith>Hi <i>you</i> <c.yellow.bg_blue>all</c></v>", "Hi you all"),
+        ("{\\an8}{\\i1}Up\\Nhere{\\i0}", "Up here"),
+        ("a &amp; b&nbsp;&lt;c&gt; it&#39;s &amp;quot;x&amp;quot;", 'a & b <c> it\'s "x"'),
+        ("I <3 you, 2 < 3", "I <3 you, 2 < 3"),
+        ("<ruby>漢<rt>kan</rt></ruby>字", "漢字"),
+        ("\u200bzero\ufeff width\u200e", "zero width"),
+        (">> Hello. >>> JOHN: Hi. >> Mary Ann: Hey.", "Hello. Hi. Hey."),
+        ("- Hello.\n- Hi.", "Hello. Hi."),
+        ("-Hello.\n–Hi.", "Hello. Hi."),
+        ("-5 degrees", "-5 degrees"),
+        ("JOHN: Hello.", "Hello."),
+        ("- DR. O'NEIL #2: Hello.", "Hello."),
+        ("[Speaker 1]: Hello.", "Hello."),
+        ("Speaker 1: Hello.", "Hello."),
+        ("(John): Hello.", "Hello."),
+        ("Remember: be kind.", "Remember: be kind."),
+        ("HE SAID: GO HOME.", "HE SAID: GO HOME."),
+        (">> JOHN: GO HOME.", "GO HOME."),
+        ("[Music] Hello [Applause]", "Hello"),
+        ("[laughs\nloudly] Hello", "Hello"),
+        ("Hello (laughs softly) there", "Hello there"),
+        ("Hello (DOOR SLAMS) there", "Hello there"),
+        ("We went (and I mean it) home.", "We went (and I mean it) home."),
+        ("♪ la la la ♪\nHello", "Hello"),
+        ("♪ la la\nHello", "Hello"),
+        ("（拍手）こんにちは【音楽】", "こんにちは"),
+        ("very very good, no. no. no.", "very very good, no. no. no."),
+    ],
+)
+def test_only_what_is_spoken_is_left(tmp_path: Path, payload: str, text: str) -> None:
+    assert texts(read(tmp_path, ONE.format(payload))) == [text]
+
+
+@pytest.mark.parametrize(
+    "payload", ["[Music]", "(applause)", "♪ la la ♪", "♪", "- ", "...", "JOHN:"]
+)
+def test_a_cue_without_speech_is_dropped(tmp_path: Path, payload: str) -> None:
+    found = read(tmp_path, ONE.format(payload) + "\n00:00:03.000 --> 00:00:04.000\nHello\n")
+    assert texts(found) == ["Hello"]
+
+
+# --- times --------------------------------------------------------------------------------
+
+
+def test_broken_and_reversed_times_are_counted_not_raised(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        "1\n00:00:xx,000 --> 00:00:01,000\nlost\n\n2\n-00:00:01,000 --> 00:00:02,000\nlost\n\n"
+        "3\n00:00:05,000 --> 00:00:03,000\nreversed\n\n"
+        "4\n9000:00:00,000 --> 9000:00:01,000\nlost\n\n"
+        "5\n00:00:07,000 --> 00:00:07,000\nno length\n\n6\n-->\nlost\n",
+        "talk.srt",
+    )
+    assert found.cues == (Cue(3000, 5000, "reversed"), Cue(7000, 7540, "no length"))
+    assert found.note == (
+        "1 cues with reversed times turned round, 4 cues with unreadable times left out"
+    )
+
+
+def test_cues_come_in_order_and_a_double_one_once(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        "1\n00:00:05,000 --> 00:00:07,000\nlater\n\n2\n00:00:01,000 --> 00:00:06,000\nsooner\n\n"
+        "3\n00:00:05,000 --> 00:00:07,000\nlater\n",
+        "talk.srt",
+    )
+    assert found.cues == (Cue(1000, 6000, "sooner"), Cue(5000, 7000, "later"))
+
+
+# --- rolling ------------------------------------------------------------------------------
+
+
+def rolled(lines: list[str], *, tags: bool, hold: bool) -> str:
+    """A file as YouTube writes it: each line stays on top while the next one is spoken."""
+    cues, above = ["WEBVTT\nKind: captions\nLanguage: en\n"], " "
+    for number, line in enumerate(lines):
+        start, end = 2 * number, 2 * number + 2
+        words = line.split()
+        inner = line
+        if tags:
+            marks = [f"<00:00:{start:02d}.{100 * n:03d}>" for n in range(len(words))]
+            inner = words[0] + "".join(
+                f"{mark}<c> {word}</c>" for mark, word in zip(marks[1:], words[1:], strict=True)
+            )
+        cues.append(f"00:00:{start:02d}.000 --> 00:00:{end - 1:02d}.990\n{above}\n{inner}\n")
+        if hold:
+            cues.append(f"00:00:{end - 1:02d}.990 --> 00:00:{end:02d}.000\n{line}\n \n")
+        above = line
+    return "\n".join(cues)
+
+
+SPOKEN = ["so this is", "very very good", "no", "no", "no no no", "very very good", "bye"]
+
+
+@pytest.mark.parametrize(("tags", "hold"), [(True, True), (False, True), (False, False)])
+def test_rolling_captions_are_read_once(tmp_path: Path, *, tags: bool, hold: bool) -> None:
+    found = read(tmp_path, rolled(SPOKEN, tags=tags, hold=hold))
+    assert texts(found) == SPOKEN
+    assert found.source == "auto_captions"
+    assert [cue.start_ms for cue in found.cues] == [0, 2000, 4000, 6000, 8000, 10_000, 12_000]
+    if tags:
+        good = found.cues[1].words
+        assert [(word.start_ms, word.text) for word in good] == [
+            (2000, "very"),
+            (2100, "very"),
+            (2200, "good"),
+        ]
+        assert good[-1].end_ms == 2980  # not until the next line comes at 3990
+    else:
+        assert not any(cue.words for cue in found.cues)
+
+
+def test_three_rolling_lines_are_read_once(tmp_path: Path) -> None:
+    lines = ["one", "two", "two", "three", "four", "five"]
+    cues = ["WEBVTT\n"]
+    for n in range(len(lines)):
+        window = "\n".join(lines[max(0, n - 2) : n + 1])
+        cues.append(f"00:00:{n:02d}.000 --> 00:00:{n + 1:02d}.000\n{window}\n")
+    assert texts(read(tmp_path, "\n".join(cues))) == lines
+
+
+def test_a_chorus_in_captions_that_do_not_roll_is_kept(tmp_path: Path) -> None:
+    lines = ["no no no", "no no no", "no no no", "and again", "no no no", "no no no"]
+    cues = [f"{n}\n00:00:{n:02d},000 --> 00:00:{n + 1:02d},000\n{x}\n" for n, x in enumerate(lines)]
+    found = read(tmp_path, "\n".join(cues), "talk.srt")
+    assert texts(found) == lines
+    assert found.source == "captions"
+
+
+def test_real_rolling_captions_equal_their_target(shared: Path) -> None:
+    folder = shared / "captions"
+    raw = read_captions(folder / "DoesFastChargingHurttheBatteryRaw.vtt")
+    target = read_captions(folder / "DoesFastChargingHurttheBatteryTarget.vtt")
+    assert spoken(raw) == spoken(target)
+    assert (raw.source, target.source, raw.language) == ("auto_captions", "captions", "en")
+    assert [(cue.start_ms, cue.end_ms, cue.text) for cue in raw.cues[:17]] == [
+        (cue.start_ms, cue.end_ms, cue.text) for cue in target.cues[:17]
+    ]
+    for cue in raw.cues[:-1]:
+        assert " ".join(word.text for word in cue.words) == cue.text
+        times = [ms for word in cue.words for ms in (word.start_ms, word.end_ms)]
+        assert times == sorted(times)
+        assert cue.start_ms <= times[0]
+        assert times[-1] <= cue.end_ms
+
+
+# --- files that are none ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "holds no cues"),
+        (b"WEBVTT\n", "holds no cues"),
+        (b"just some text\n" * 50, "holds no cues"),
+        (ONE.format("[Music]").encode(), "holds no cues"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40, "not text"),
+        (b"\x00" * 5000, "not text"),
+        (b"{}", "not json3"),
+        (b'{"events": 3}', "not json3"),
+        (b'{"events": [', "not json3"),
+        (b"[" * 200_000, "not json3"),
+    ],
+)
+def test_a_file_that_is_no_captions_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(CaptionError, match=reason) as caught:
+        read(tmp_path, content, "a\nb.vtt")
+    assert "\n" not in str(caught.value)
+    assert "b.vtt" in str(caught.value)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "talk.vtt"
+    with path.open("wb") as file:
+        file.truncate(100_000_000)
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
+    with pytest.raises(CaptionError, match=r"100\.0 MB, over the limit of 20\.0 MB"):
+        read_captions(path)
+    with pytest.raises(CaptionError, match=r"over the limit of 0\.0 MB"):
+        read_captions(path, max_bytes=10)
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CaptionError, match="No such file"):
+        read_captions(tmp_path / "absent.vtt")
+    with pytest.raises(CaptionError, match="not a regular file"):
+        read_captions(tmp_path)
+    os.mkfifo(tmp_path / "pipe.vtt")
+    with pytest.raises(CaptionError, match="not a regular file"):
+        read_captions(tmp_path / "pipe.vtt")
+
+
+@pytest.mark.parametrize(
+    "text", ["A:\n", "[", "(", "♪a", "<", "{\\", "a:", ">> ", "<c", "&", " ", "<00:00:01.000>a"]
+)
+def test_hostile_text_takes_no_time(tmp_path: Path, text: str) -> None:
+    found = read(tmp_path, ONE.format(text * (200_000 // len(text)) + "\nHello"))
+    assert found.cues[0].text.endswith("Hello")
+
+
+# --- which file ---------------------------------------------------------------------------
+
+
+def put(folder: Path, *names: str, content: str = ONE.format("Hello")) -> None:
+    for name in names:
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("names", "languages", "best"),
+    [
+        (["v.vtt"], ["en"], "v.vtt"),
+        (["v.en.srt", "v.vtt", "v.de.vtt"], ["en"], "v.en.srt"),
+        (["v.vtt", "v.en-US.vtt", "v.en.vtt"], ["en"], "v.en.vtt"),
+        (["v.vtt", "v.en_US.vtt"], ["en"], "v.en_US.vtt"),
+        (["v.vtt", "v.de.vtt"], ["en", "de"], "v.vtt"),
+        (["v.fr.vtt", "v.de.vtt"], ["en", "de"], "v.de.vtt"),
+        (["v.en-orig.vtt", "v.en-US.vtt"], ["en"], "v.en-US.vtt"),
+        (["v.en-orig.vtt", "v.vtt"], ["en"], "v.vtt"),
+        (["v.en-orig.vtt"], ["en"], "v.en-orig.vtt"),
+        (["v.en.vtt"], ["en-US"], "v.en.vtt"),
+        (["v.en-GB.vtt"], ["en-US"], None),
+        (["v.de.vtt"], ["en"], None),
+        (["v.de.vtt", "v.fr.vtt"], [], "v.de.vtt"),
+        (["v.json3", "v.srt", "v.VTT"], ["en"], "v.VTT"),
+        (
+            ["v.part2.vtt", "v2.en.vtt", "v.live_chat.json3", "v.en.txt", "v.info.json"],
+            ["en"],
+            None,
+        ),
+    ],
+)
+def test_the_best_file_is_found(
+    tmp_path: Path, names: list[str], languages: list[str], best: str | None
+) -> None:
+    put(tmp_path, *names)
+    found = find_captions(tmp_path / "v.mp4", languages)
+    assert (found.name if found else None) == best
+
+
+def test_captions_made_by_people_go_before_automatic_ones(tmp_path: Path) -> None:
+    put(tmp_path, "v.en.vtt", content=rolled(SPOKEN, tags=True, hold=True))
+    put(tmp_path, "v.en.srt")
+    assert find_captions(tmp_path / "v.mp4", ["en"]) == tmp_path / "v.en.srt"
+    put(tmp_path, "v.en.srt", content="broken")
+    assert find_captions(tmp_path / "v.mp4", ["en"]) == tmp_path / "v.en.vtt"
+
+
+@pytest.mark.parametrize(
+    "stem", ["with space", 'it\'s "quoted"', "two\nlines", "🎬 smile", "[a-z]*?{x}", "a.b.c", "Zoë"]
+)
+def test_names_of_any_kind(tmp_path: Path, stem: str) -> None:
+    put(tmp_path, f"{stem}.en.vtt", "b.en.vtt", "ab.vtt")
+    assert find_captions(tmp_path / f"{stem}.mp4", ["en"]) == tmp_path / f"{stem}.en.vtt"
+
+
+def test_composed_and_decomposed_names_are_one(tmp_path: Path) -> None:
+    put(tmp_path, "Zoe\u0308.en.vtt")
+    assert find_captions(tmp_path / "Zo\u00eb.mp4", ["en"]) == tmp_path / "Zoe\u0308.en.vtt"
+
+
+def test_a_folder_named_like_captions_is_none(tmp_path: Path) -> None:
+    (tmp_path / "v.en.vtt").mkdir()
+    assert find_captions(tmp_path / "v.mp4", ["en"]) is None
+
+
+def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CaptionError, match="cannot be searched"):
+        find_captions(tmp_path / "absent" / "v.mp4", ["en"])
