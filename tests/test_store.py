@@ -301,3 +301,16 @@ def test_every_column_says_what_it_means() -> None:
             doc = field.metadata[b"doc"].decode()
             assert doc, (spec.name, field.name)
             assert field.nullable == ("Null: " in doc), (spec.name, field.name)
+
+
+def test_discarded_rows_are_gone_compacted_or_not(store: Store) -> None:
+    for video in ("v1", "v2"):
+        store.commit("segments", video, segments(video), "a")
+    store.discard("segments", "v1")
+    assert store.find("segments", "v1") is None
+    store.commit("segments", "v1", segments("v1"), "a")
+    store.compact()
+    store.discard("segments", "v1")
+    assert store.fresh("segments", "v1", "a") is None
+    assert {r["video_id"] for t in store.scan("segments") for r in t.to_pylist()} == {"v2"}
+    assert store.verify() == []

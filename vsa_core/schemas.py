@@ -95,13 +95,11 @@ VIDEOS = TableSpec(
                 null="unreadable",
             ),
             _column(
-                "captions_path", pa.string(), "The caption file beside it.", null="there is none"
-            ),
-            _column(
                 "captions_kind",
                 pa.string(),
-                "`vtt`, `srt` or `json3`; `segments.text_source` says what was used.",
-                null="no caption file",
+                "Where its words come from: `captions`, `auto_captions`, `asr:<transcriber>`, or "
+                "`none`: no captions, and no sound to recognise.",
+                null="it failed before that was known",
             ),
             _column("sha256", pa.string(), "SHA-256 of the media file.", null="unreadable"),
             _column("width", pa.int32(), "Upright width, px.", null="no video stream"),

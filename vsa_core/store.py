@@ -163,9 +163,12 @@ class Store:
         return folder if (folder / _CARD).is_file() else None
 
     def discard(self, table: str, key: str) -> None:
-        """Remove a key's own files from every part of a table."""
+        """Remove a key's rows from every part of a table."""
         for part in ["", *self.parts(table)]:
-            self._path(table, key, part).unlink(missing_ok=True)
+            if self._find_compacted(table, key, part) is None:
+                self._path(table, key, part).unlink(missing_ok=True)
+            else:  # no rows of its own supersede the compacted ones
+                self.commit(table, key, TABLES[table].schema.empty_table(), "discarded", part=part)
 
     def sweep(self) -> None:
         """Remove temporary files whose writers are gone."""

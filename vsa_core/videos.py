@@ -16,6 +16,8 @@ from vsa_core.progress import Steps
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
 
+_BETWEEN = "; "
+
 
 def read_video(store: Store, video_id: str) -> dict[str, Any]:
     """The video's row.
@@ -65,14 +67,31 @@ def media_of(row: dict[str, Any], steps: Steps | None = None) -> Media:
     )
 
 
-def note_on_video(store: Store, video_id: str, note: str, *, failed: bool = False) -> None:
-    """Add a note to the video's row, once; `failed` also sets its status to `error`."""
+def note_on_video(
+    store: Store,
+    video_id: str,
+    *notes: str,
+    captions_kind: str | None = None,
+    failed: bool = False,
+) -> None:
+    """Write into the video's row what a stage found out about it.
+
+    Args:
+        store: where the row lies.
+        video_id: whose row.
+        notes: added to the row's note, each once.
+        captions_kind: where its words come from; None leaves what is there.
+        failed: set the status to `error`.
+
+    Raises:
+        StoreError: no such video in the store.
+    """
     ref = store.find("videos", video_id)
     if ref is None:
         raise StoreError(f"video {video_id} is not in {store.root}: run `vsa run` on its source")
     row = store.read(ref).to_pylist()[0]
-    notes = row["note"].split("; ") if row["note"] else []
-    if note not in notes:
-        row["note"] = "; ".join([*notes, note])
+    noted = row["note"].split(_BETWEEN) if row["note"] else []
+    row["note"] = _BETWEEN.join(dict.fromkeys([*noted, *notes])) or None
+    row["captions_kind"] = captions_kind or row["captions_kind"]
     row["status"] = "error" if failed else row["status"]
     store.commit("videos", video_id, table_from_rows("videos", [row]), ref.fingerprint)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -11,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vsa_core.errors import BackendError, ConfigError
 from vsa_core.labels import Modality
 from vsa_core.media import Media
+from vsa_core.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +111,19 @@ class FaceWatcher(Protocol):
         """Every face in one picture, (height, width, 3) RGB; no track is dropped."""
 
 
-# name -> "module:loader"; a loader takes the backend's options as keywords.
-REGISTRY: Mapping[str, str] = {
-    "text-minilm": "vsa_core.backends.text_minilm:load",
-    "face-mini-xception": "vsa_core.backends.face_mini_xception:load",
-    "audio-logmel": "vsa_core.backends.audio_logmel:load",
-    "fake-text": "vsa_core.backends.fake:load_text",
-    "fake-face": "vsa_core.backends.fake:load_face",
-    "fake-audio": "vsa_core.backends.fake:load_audio",
-}
-
-_loaded: dict[tuple[str, str], Backend] = {}
-_loading = threading.Lock()
+BACKENDS: Registry[Backend] = Registry(
+    "backend",
+    {
+        "text-minilm": "vsa_core.backends.text_minilm:load",
+        "face-mini-xception": "vsa_core.backends.face_mini_xception:load",
+        "audio-logmel": "vsa_core.backends.audio_logmel:load",
+        "fake-text": "vsa_core.backends.fake:load_text",
+        "fake-face": "vsa_core.backends.fake:load_face",
+        "fake-audio": "vsa_core.backends.fake:load_audio",
+    },
+)
+# The names, for whoever lists them.
+REGISTRY: Mapping[str, str] = BACKENDS.loaders
 
 
 def load_backend(name: str, options: Mapping[str, Any] | None = None) -> Backend:
@@ -134,26 +133,4 @@ def load_backend(name: str, options: Mapping[str, Any] | None = None) -> Backend
         ConfigError: no such backend, or an option it does not have.
         BackendError: a package or its weights are missing or altered.
     """
-    options = dict(options or {})
-    key = (name, repr(sorted(options.items())))
-    with _loading:
-        if key not in _loaded:
-            _loaded[key] = _load(name, options)
-        return _loaded[key]
-
-
-def _load(name: str, options: dict[str, Any]) -> Backend:
-    if name not in REGISTRY:
-        raise ConfigError(f"no backend is named {name!r}; there are: {', '.join(sorted(REGISTRY))}")
-    module_name, _, attribute = REGISTRY[name].partition(":")
-    try:
-        loader = getattr(importlib.import_module(module_name), attribute)
-    except ImportError as error:
-        raise BackendError(
-            f"backend {name!r} needs the package {error.name!r}: pip install {error.name}"
-        ) from error
-    try:
-        backend: Backend = loader(**options)
-    except TypeError as error:
-        raise ConfigError(f"backend {name!r} does not take these options: {error}") from error
-    return backend
+    return BACKENDS.load(name, options)

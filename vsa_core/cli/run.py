@@ -93,7 +93,8 @@ class _Bars:
 
 def run(args: Namespace) -> int:
     """Carry out `vsa run`; returns the exit code."""
-    settings = load_config(args.config, args.profile)  # a wrong setting is told before anything starts
+    # A wrong setting is told before anything starts.
+    settings = load_config(args.config, args.profile)
     console = Console(stderr=True, soft_wrap=True)
     bars = _Bars(console)
     # Ctrl-C must reach the stages, which run in other threads, before Prefect sees it.
@@ -121,7 +122,9 @@ def run(args: Namespace) -> int:
     else:
         _show(summary, Console(soft_wrap=True))
     for failure in summary["failures"]:
-        console.print(f"failed: {failure['reason']}", style="red", markup=False, highlight=False)
+        where = "" if failure["path"] in failure["reason"] else f"{failure['path']}: "
+        line = f"failed: {where}{failure['reason']}"
+        console.print(line, style="red", markup=False, highlight=False)
     if code == 1:
         console.print(f"vsa: {RunFailedError(summary)}", style="red", markup=False, highlight=False)
     return code
@@ -142,7 +145,7 @@ def _label(args: Namespace, workers: int, bars: _Bars) -> dict[str, Any]:
 
         logging.getLogger("prefect").setLevel(logging.CRITICAL)
         address = {PREFECT_API_URL: server.wait()} if server is not None else {}
-        runner = ThreadPoolTaskRunner(max_workers=workers)
+        runner: Any = ThreadPoolTaskRunner(max_workers=workers)
         with temporary_settings(address), bars.progress:
             result: dict[str, Any] = label_sources.with_options(task_runner=runner)(
                 sources=args.sources,

@@ -15,7 +15,7 @@ from typing import Any
 from vsa_core import progress
 from vsa_core.config import Settings, fingerprint
 from vsa_core.errors import MediaError
-from vsa_core.ingest.folder import captions_beside, videos_in
+from vsa_core.ingest.folder import videos_in
 from vsa_core.media import probe
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store, TableRef
@@ -136,12 +136,11 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
     Raises:
         MediaError: it cannot be decoded, or is longer than allowed; the row says so too.
     """
-    captions = captions_beside(Path(found.path), settings.transcripts.languages)
     info, info_note = _info_beside(Path(found.path))
     made_from = fingerprint(
         "ingest/1",
         [found.path, found.sha256, found.size, found.mtime_ns, found.source_url, found.problem],
-        [str(captions), info],
+        info,
         settings.sources.max_duration_s,
     )
     for stale in found.replaces:
@@ -150,7 +149,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
     ref = store.fresh("videos", found.video_id, made_from)
     if ref is not None and not found.replaces:
         return ref
-    row = _row(found, info, captions)
+    row = _row(found, info)
     row["note"] = info_note
     try:
         if found.problem is not None:
@@ -177,7 +176,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
     return store.commit("videos", found.video_id, table_from_rows("videos", [row]), made_from)
 
 
-def _row(found: Found, info: dict[str, Any], captions: Path | None) -> dict[str, Any]:
+def _row(found: Found, info: dict[str, Any]) -> dict[str, Any]:
     path = Path(found.path)
     published = info.get("published_at")
     return {
@@ -194,8 +193,7 @@ def _row(found: Found, info: dict[str, Any], captions: Path | None) -> dict[str,
         "media_path": found.path,
         "media_bytes": found.size,
         "media_mtime_ns": found.mtime_ns,
-        "captions_path": str(captions) if captions else None,
-        "captions_kind": captions.suffix[1:].lower() if captions else None,
+        "captions_kind": None,
         "sha256": found.sha256,
         "width": None,
         "height": None,

@@ -43,7 +43,3 @@ def videos_in(source: Path, extensions: Sequence[str]) -> Iterator[tuple[Path, s
         raise SourceError(
             f"folder {str(source)!r} holds no video (looked for {' '.join(sorted(wanted))})"
         )
-
-
-def captions_beside(video: Path, languages: Sequence[str]) -> Path | None:
-    raise NotImplementedError
