@@ -1,0 +1,310 @@
+"""Cues to utterances: joined and cut at sentence ends, pauses and a maximum length."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from vsa_core.config import Segments, Settings, fingerprint
+from vsa_core.cues import Cue, cues_of
+from vsa_core.errors import StoreError
+from vsa_core.progress import Steps
+from vsa_core.schemas import table_from_rows
+from vsa_core.store import Store, TableRef
+
+# Overlapping cues that start this close to one another are spoken at the same time.
+_TOGETHER_MS = 500
+# A gap at which a sentence that is too long may be cut rather than between any two words.
+_BREATH_MS = 200
+# Half the speed of ordinary speech (15 characters per second), and some time to draw breath in.
+_SLOW_MS_PER_CHARACTER = 150
+_LINGER_MS = 1_500
+_FIRST_WIDE = "\u2e80"  # from here on (Chinese, Japanese, Korean) a character is a syllable or more
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One stretch of speech to be labelled.
+
+    Attributes:
+        start_ms, end_ms: from the start of the video; start_ms < end_ms.
+        text: what is said, on one line, never empty.
+    """
+
+    start_ms: int
+    end_ms: int
+    text: str
+
+
+def utterances(cues: Iterable[Cue], settings: Segments) -> list[Utterance]:
+    """The utterances of a video, in order and without overlap; no word is lost or moved.
+
+    An utterance is one sentence. It also ends where nobody speaks for longer than `pause_ms`. One
+    longer than `max_ms` is cut, best after a clause or at a breath, into parts of about the same
+    length; only a single word can be longer. One shorter than `min_ms` is joined to the nearer
+    neighbour, the later one when both are as near, unless a pause lies between or both together
+    are longer than `max_ms`. Times inside a cue are its words' where it has them, else they go by
+    the number of characters, but not slower than anybody speaks.
+
+    Args:
+        cues: in any order; where they overlap, the earlier one ends as the later one starts.
+        settings: `min_ms`, `max_ms` and `pause_ms`.
+    """
+    tokens = _tokens(cues)
+    pieces = [
+        part
+        for sentence in _sentences(tokens, settings.pause_ms)
+        for part in _parts(tokens, sentence, settings.max_ms)
+    ]
+    return [
+        Utterance(
+            tokens[piece.start].start_ms,
+            tokens[piece.stop - 1].end_ms,
+            _text(tokens[piece.start : piece.stop]),
+        )
+        for piece in _joined(tokens, list(_lasting(tokens, pieces)), settings)
+    ]
+
+
+def _text(tokens: Iterable[_Token]) -> str:
+    return "".join(" " * token.space + token.text for token in tokens).lstrip()
+
+
+# --- cues to tokens -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """The smallest thing that is never cut; `space` when one stands before it."""
+
+    start_ms: int
+    end_ms: int
+    text: str
+    space: bool
+
+
+# Scripts without spaces can be cut after their own punctuation.
+_UNSPACED = re.compile(r"[^。！？，、；：]*[。！？，、；：]+[」』”’）】〕》〉]*|[^。！？，、；：]+")
+
+
+def _tokens(cues: Iterable[Cue]) -> list[_Token]:
+    """Tokens whose times never run backwards or overlap; each lasts 1 ms where there is room."""
+    found: list[_Token] = []
+    at = 0
+    for start_ms, end_ms, spoken in _apart(cues):
+        for token in _spread(spoken, start_ms, end_ms):
+            start = max(at, token.start_ms)
+            at = max(start, token.end_ms)
+            found.append(replace(token, start_ms=start, end_ms=at))
+    for index, token in enumerate(found):
+        if token.end_ms == token.start_ms and (
+            index + 1 == len(found) or found[index + 1].start_ms > token.start_ms
+        ):
+            found[index] = replace(token, end_ms=token.start_ms + 1)
+    return found
+
+
+def _apart(cues: Iterable[Cue]) -> Iterator[tuple[int, int, list[Cue]]]:
+    """Cues in order as (start, end, what is spoken between), none overlapping the next."""
+    held: tuple[int, int, list[Cue]] | None = None
+    for cue in sorted(cues, key=lambda cue: cue.start_ms):
+        end_ms = max(cue.end_ms, cue.start_ms + 1)
+        if held is not None and cue.start_ms < held[1]:
+            if cue.start_ms - held[0] < _TOGETHER_MS:
+                held[2].append(cue)
+                held = (held[0], max(held[1], end_ms), held[2])
+                continue
+            held = (held[0], cue.start_ms, held[2])
+        if held is not None:
+            yield held
+        held = (cue.start_ms, end_ms, [cue])
+    if held is not None:
+        yield held
+
+
+def _spread(spoken: Sequence[Cue], start_ms: int, end_ms: int) -> Iterator[_Token]:
+    """Tokens of what is spoken in a span; times by words, else by characters."""
+    if len(spoken) == 1 and spoken[0].words:
+        for word in spoken[0].words:
+            first, last = (min(max(ms, start_ms), end_ms) for ms in (word.start_ms, word.end_ms))
+            yield from _by_characters(word.text, first, max(first, last))
+    else:
+        text = " ".join(cue.text for cue in spoken)
+        yield from _by_characters(text, start_ms, min(end_ms, start_ms + _longest_ms(text)))
+
+
+def _longest_ms(text: str) -> int:
+    """How long a text can take to be said; captions often stand on until the next one comes."""
+    wide = sum(character >= _FIRST_WIDE for character in text)
+    return _LINGER_MS + _SLOW_MS_PER_CHARACTER * (len(text) + 2 * wide)
+
+
+def _by_characters(text: str, start_ms: int, end_ms: int) -> Iterator[_Token]:
+    parts = [
+        (part, number == 0)
+        for word in text.split()
+        for number, part in enumerate(_UNSPACED.findall(word))
+    ]
+    total = sum(len(part) + space for part, space in parts)
+    done, at = 0, start_ms
+    for part, space in parts:
+        done += len(part) + space
+        until = start_ms + (end_ms - start_ms) * done // total
+        yield _Token(at, until, part, space)
+        at = until
+
+
+# --- tokens to sentences ------------------------------------------------------------------
+
+_CLOSING = "\"'”’»)]}」』）】〕》〉*_"
+_OPENING = "\"'“‘«([{„¿¡*_"
+_ENDS = tuple(".!?…。！？।॥؟۔")
+_CLAUSE_ENDS = tuple(",;:，、；：،؛–—")
+# What a full stop can follow without ending a sentence: always, before a number, before a small
+# letter. A dotted initialism (U.S., e.g., J.) never ends one: its dots tell nothing.
+_TITLES = re.compile(
+    r"mrs?|ms|mx|dr|prof|rev|hon|st|sgt|lt|capt|col|gen|gov|sen|rep|pres|mt|vs|approx|ph\.d|"
+    r"mme|mlle|sra?|dra"
+)
+_COUNTED = re.compile(
+    r"nos?|nr|pp?|vol|art|sec|fig|ch|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec"
+)
+_TRAILING = re.compile(r"etc|inc|ltd|corp|co|bros|jr|dept|est|usw|bzw|[ap]\.m")
+_INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*")
+
+
+def _sentences(tokens: Sequence[_Token], pause_ms: int) -> Iterator[range]:
+    """Runs of tokens that end with every sentence and at every pause."""
+    first = 0
+    for number, (token, following) in enumerate(pairwise(tokens), 1):
+        if following.start_ms - token.end_ms > pause_ms or _ends_sentence(
+            token.text, following.text
+        ):
+            yield range(first, number)
+            first = number
+    if tokens:
+        yield range(first, len(tokens))
+
+
+def _ends_sentence(word: str, following: str) -> bool:
+    bare = word.rstrip(_CLOSING)
+    if not bare.endswith(_ENDS):
+        return False
+    next_letter = following.lstrip(_OPENING)[:1]
+    if next_letter.islower() and (bare != word or bare.endswith(("…", ".."))):
+        return False  # “Really?” she said; well … maybe
+    if not bare.endswith(".") or bare.endswith(".."):
+        return True
+    stem = bare[:-1].lstrip(_OPENING).casefold()
+    if _COUNTED.fullmatch(stem):
+        return not next_letter.isdigit()
+    if _TRAILING.fullmatch(stem):
+        return next_letter.isupper()
+    return stem == "i" or not (_TITLES.fullmatch(stem) or _INITIALS.fullmatch(stem))
+
+
+# --- sentences to parts of bounded length -------------------------------------------------
+
+
+def _parts(tokens: Sequence[_Token], sentence: range, max_ms: int) -> Iterator[range]:
+    """A sentence in as few parts as the longest length allows, of about the same length."""
+    first, last = sentence.start, sentence.stop - 1
+    while first < last and tokens[last].end_ms - tokens[first].start_ms > max_ms:
+        start_ms = tokens[first].start_ms
+        left_ms = tokens[last].end_ms - start_ms
+        aim_ms = left_ms / math.ceil(left_ms / max_ms)
+        best, best_rank = first, (2, 0.0)
+        for index in range(first, last):
+            length_ms = tokens[index].end_ms - start_ms
+            if length_ms > max_ms:
+                break
+            clause = tokens[index].text.rstrip(_CLOSING).endswith(_CLAUSE_ENDS)
+            breath = tokens[index + 1].start_ms - tokens[index].end_ms >= _BREATH_MS
+            good = (clause or breath) and length_ms >= aim_ms / 2
+            rank = (0 if good else 1, abs(length_ms - aim_ms))
+            if rank < best_rank:
+                best, best_rank = index, rank
+        yield range(first, best + 1)
+        first = best + 1
+    yield range(first, last + 1)
+
+
+# --- parts to utterances ------------------------------------------------------------------
+
+
+def _lasting(tokens: Sequence[_Token], pieces: Iterable[range]) -> Iterator[range]:
+    """Pieces that all last at least 1 ms; one without room joins the next, at the same moment."""
+    first: int | None = None
+    for piece in pieces:
+        first = piece.start if first is None else first
+        if tokens[piece.stop - 1].end_ms > tokens[first].start_ms:
+            yield range(first, piece.stop)
+            first = None
+
+
+def _joined(tokens: Sequence[_Token], pieces: Sequence[range], settings: Segments) -> list[range]:
+    """Pieces, those that are too short joined to a neighbour where that is allowed."""
+
+    def length_ms(piece: range) -> int:
+        return tokens[piece.stop - 1].end_ms - tokens[piece.start].start_ms
+
+    def gap_ms(left: range, right: range) -> int:
+        return tokens[right.start].start_ms - tokens[left.stop - 1].end_ms
+
+    def fit(left: range, right: range) -> bool:
+        both = range(left.start, right.stop)
+        return gap_ms(left, right) <= settings.pause_ms and length_ms(both) <= settings.max_ms
+
+    done: list[range] = []
+    for piece in [*pieces, None]:
+        if done and length_ms(done[-1]) < settings.min_ms:
+            short = done[-1]
+            before = done[-2] if len(done) > 1 and fit(done[-2], short) else None
+            after = piece if piece is not None and fit(short, piece) else None
+            if after and not (before and gap_ms(before, short) < gap_ms(short, after)):
+                done[-1] = range(short.start, after.stop)
+                continue
+            if before:
+                done[-2:] = [range(before.start, short.stop)]
+        if piece is not None:
+            done.append(piece)
+    return done
+
+
+def segment(video_id: str, settings: Settings, store: Store, steps: Steps) -> TableRef:
+    """Cut a video's transcript into utterances, into the segments table.
+
+    Raises:
+        StoreError: the video has no transcript in the store.
+    """
+    transcript = store.find("transcripts", video_id)
+    if transcript is None:
+        raise StoreError(f"video {video_id} has no transcript in {store.root}: run it again")
+    made_from = fingerprint(
+        "segment/1", transcript.fingerprint, settings.segments.model_dump(mode="json")
+    )
+    ref = store.fresh("segments", video_id, made_from)
+    if ref is not None:
+        return ref
+    cues = store.read(transcript).to_pylist()
+    rows = [
+        {
+            "video_id": video_id,
+            "segment_id": f"{video_id}-{utterance.start_ms}-{utterance.end_ms}",
+            "index": index,
+            "start_ms": utterance.start_ms,
+            "end_ms": utterance.end_ms,
+            "text": utterance.text,
+            "text_source": cues[0]["text_source"],
+            "language": cues[0]["language"],
+        }
+        for index, utterance in enumerate(utterances(cues_of(cues), settings.segments))
+    ]
+    # What was predicted of other segments must not outlive them.
+    for table in ("predictions", "embeddings"):
+        store.discard(table, video_id)
+    steps.reach(1.0)
+    return store.commit("segments", video_id, table_from_rows("segments", rows), made_from)
