@@ -40,7 +40,7 @@ def test_webvtt_with_names_settings_and_asides(tmp_path: Path) -> None:
         "NOTE 00:00:00.000 --> 00:00:09.000 is\na comment over two lines\n\n"
         "intro\n00:01.000 --> 00:02.500 align:start line:0\nHello\nthere.\n\n"
         "NOTE\nanother\n\n"
-        "2\n01:00:00.000 --> 01:00:01.000\nGoodbye.\n",
+        "the second\n01:00:00.000 --> 01:00:01.000\nGoodbye.\n",
     )
     assert found == Transcript(
         (Cue(1000, 2500, "Hello there."), Cue(3_600_000, 3_601_000, "Goodbye.")),
@@ -239,7 +239,7 @@ def rolled(lines: list[str], *, tags: bool, hold: bool) -> str:
     return "\n".join(cues)
 
 
-SPOKEN = ["so this is", "very very good", "no", "no", "no no no", "very very good", "bye"]
+SPOKEN = ["so this is", "very very good", "no", "no", "no", "no no no", "very very good", "bye"]
 
 
 @pytest.mark.parametrize(("tags", "hold"), [(True, True), (False, True), (False, False)])
@@ -247,7 +247,7 @@ def test_rolling_captions_are_read_once(tmp_path: Path, *, tags: bool, hold: boo
     found = read(tmp_path, rolled(SPOKEN, tags=tags, hold=hold))
     assert texts(found) == SPOKEN
     assert found.source == "auto_captions"
-    assert [cue.start_ms for cue in found.cues] == [0, 2000, 4000, 6000, 8000, 10_000, 12_000]
+    assert [cue.start_ms for cue in found.cues] == list(range(0, 16_000, 2000))
     if tags:
         good = found.cues[1].words
         assert [(word.start_ms, word.text) for word in good] == [
@@ -258,6 +258,18 @@ def test_rolling_captions_are_read_once(tmp_path: Path, *, tags: bool, hold: boo
         assert good[-1].end_ms == 2980  # not until the next line comes at 3990
     else:
         assert not any(cue.words for cue in found.cues)
+
+
+def test_a_line_spoken_again_below_a_cleared_screen_is_kept(tmp_path: Path) -> None:
+    again = (
+        "00:00:20.000 --> 00:00:21.990\n \nbye<00:00:20.500><c> now</c>\n\n"
+        "00:00:21.990 --> 00:00:22.000\nbye now\n \n\n"
+        "00:00:22.000 --> 00:00:24.000\n \nbye<00:00:22.500><c> now</c>\n\n"
+        "00:00:24.000 --> 00:00:24.010\nbye now\n\n"
+        "00:00:30.000 --> 00:00:31.000\n \nbye now\n"
+    )
+    found = read(tmp_path, rolled(SPOKEN, tags=True, hold=True) + "\n" + again)
+    assert texts(found) == [*SPOKEN, "bye now", "bye now", "bye now"]
 
 
 def test_three_rolling_lines_are_read_once(tmp_path: Path) -> None:
