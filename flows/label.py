@@ -56,15 +56,11 @@ def label_sources(
     root = str(Path(store).absolute())
     found = find_videos(sources, settings, root, limit)
 
-    for stage in (ingest, transcribe, segment):
-        begin(stage.name, len(found))
     opened = _over_shards([ingest], found, settings, root)
     spoken = _over_shards([transcribe], opened.done, settings, root)
     cut = _over_shards([segment], spoken.done, settings, root)
 
     looking = [predict[modality] for modality in _ORDER if modality in settings.backends]
-    for stage in looking:
-        begin(stage.name, len(cut.done))
     # What one modality fails at, the others still label.
     seen = _over_shards(looking, cut.done, settings, root)
 
@@ -89,6 +85,8 @@ def _over_shards(
     stages: Sequence[Task[..., ShardResult]], items: Sequence[Any], settings: Settings, root: str
 ) -> ShardResult:
     """Stages that do not need one another, each mapped over all items in shards."""
+    for stage in stages:
+        begin(stage.name, len(items))
     shards = split(items, settings.run.shard_videos)
     futures = [
         future

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pocketsphinx
@@ -26,30 +28,35 @@ _PRONUNCIATION = re.compile(r"\(\d+\)$")  # "to(3)": the third way the dictionar
 class PocketSphinx:
     """Words with times, one cue per span of speech; poor grammar, but nothing to download.
 
-    A decoder hears one thing at a time, so threads take turns, span by span; what it learnt about
-    the loudness and noise of one span is forgotten before the next, so that the order of videos
-    changes no word.
+    One decoder, loaded when first something is heard, for all threads, which take turns span by
+    span: the package holds the interpreter's lock while it decodes, so a second one would only
+    cost memory. What it learnt about the loudness and noise of one span is forgotten before the
+    next, so that the order of videos changes no word.
     """
 
     language: str | None = "en"
 
     def __init__(self) -> None:
-        model = Path(pocketsphinx.__file__).parent / "model" / "en-us"
-        self.id = f"{NAME}@{_model_hash(model)}"
+        self._model = Path(pocketsphinx.__file__).parent / "model" / "en-us"
+        self.id = f"{NAME}@{_model_hash(self._model)}"
+        self._turn = threading.Lock()
+
+    @cached_property
+    def _decoder(self) -> Any:
+        """Loaded under `_turn`; raises BackendError when its model does not load."""
         try:
-            self._decoder = pocketsphinx.Decoder(
-                hmm=str(model / "en-us"),
-                lm=str(model / "en-us.lm.bin"),
-                dict=str(model / "cmudict-en-us.dict"),
+            return pocketsphinx.Decoder(
+                hmm=str(self._model / "en-us"),
+                lm=str(self._model / "en-us.lm.bin"),
+                dict=str(self._model / "cmudict-en-us.dict"),
                 cmn="batch",
                 loglevel="FATAL",
             )
         except RuntimeError as error:
             raise BackendError(
-                f"transcriber {NAME!r} cannot load its model in {model}: "
+                f"transcriber {NAME!r} cannot load its model in {self._model}: "
                 "pip install --force-reinstall pocketsphinx"
             ) from error
-        self._turn = threading.Lock()
 
     def transcribe(self, media: Media) -> Transcript:
         """What is said in a video, in flat memory; see `Transcriber.transcribe`."""

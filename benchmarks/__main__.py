@@ -1,0 +1,220 @@
+"""`python -m benchmarks [line|prefect|memory|startup] …`: each prints one row of RESULTS.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.material import talking_head
+
+VSA = Path(sys.executable).with_name("vsa")
+
+
+def labelled(folder: Path, store: Path) -> tuple[dict[str, Any], float, int]:
+    """`vsa run`'s summary, the wall time of the whole command, s, and its peak memory, MB."""
+    begun = time.monotonic()
+    process = subprocess.Popen(
+        [VSA, "run", str(folder), "--store", str(store), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    peak = _watched(process.pid)
+    out, _ = process.communicate()
+    seconds = time.monotonic() - begun
+    if process.returncode:
+        raise SystemExit(f"vsa run ended with {process.returncode}")
+    return json.loads(out), seconds, peak()
+
+
+def _watched(pid: int) -> Callable[[], int]:
+    """Follow a process's resident memory from /proc; the result asks for its peak, MB."""
+    peak = 0
+
+    def follow() -> None:
+        nonlocal peak
+        try:
+            while True:
+                status = Path(f"/proc/{pid}/status").read_text()
+                peak = int(status.split("VmHWM:")[1].split()[0]) // 1000
+                time.sleep(0.1)
+        except (OSError, IndexError):
+            return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+
+    def ask() -> int:
+        thread.join(5)
+        return peak
+
+    return ask
+
+
+def line(minutes: float = 10) -> None:
+    """End to end: a talking head with captions, and where the time goes."""
+    from vsa_core.backends.face_detect import load_detector
+    from vsa_core.media import probe
+
+    with _folder() as folder:
+        video = talking_head(folder / "in" / "head.mp4", minutes * 60)
+        media = probe(video)
+        length_s = media.duration_ms / 1000
+        summary, seconds, peak = labelled(video.parent, folder / "store")
+        parts = direct(video.parent, folder / "direct", workers=1)
+        begun = time.monotonic()
+        frames = [frame.rgb for frame in media.frames(2.0, 640)]
+        decode = time.monotonic() - begun
+        detector = load_detector("haar", 0.12)
+        begun = time.monotonic()
+        for rgb in frames:
+            detector.detect_next(rgb)
+        detect = time.monotonic() - begun
+    print(
+        f"line: {length_s:.0f} s of 640×360, {summary['segments']} segments: flow "
+        f"{summary['seconds']:.1f} s = {length_s / summary['seconds']:.0f}× real time, whole "
+        f"command {seconds:.1f} s = {length_s / seconds:.0f}×, peak {peak} MB"
+    )
+    print(
+        f"  one core each, s: decode {decode:.1f}, detect {detect:.1f}, faces without these "
+        f"{max(0.0, parts['face'] - decode - detect):.1f}, text {parts['text']:.1f}, audio "
+        f"{parts['audio']:.1f}, find to segment {parts['prepare']:.1f}, train and label "
+        f"{parts['fuse']:.1f}; models load in {parts['load']:.1f}, the rest of the command "
+        f"(imports, Prefect's server) {seconds - summary['seconds']:.1f}"
+    )
+
+
+def prefect(videos: int = 50, seconds_each: float = 60) -> None:
+    """Prefect's share of a run: the flow against the same stages called without it."""
+    with _folder() as folder:
+        for i in range(videos):
+            video = talking_head(folder / "in" / f"v{i:02}.mp4", seconds_each)
+            with video.open("ab") as file:  # another content each, to the hash
+                file.write(b"\0" * (i + 1))
+        summary, seconds, _ = labelled(folder / "in", folder / "flow")
+        without = sum(direct(folder / "in", folder / "direct", workers=2).values())
+    share = (summary["seconds"] - without) / summary["seconds"]
+    print(
+        f"prefect: {videos} videos of {seconds_each:.0f} s: flow {summary['seconds']:.1f} s, the "
+        f"same stages without Prefect {without:.1f} s: {share:.1%} is Prefect's; start of the "
+        f"command and its server {seconds - summary['seconds']:.1f} s"
+    )
+
+
+def direct(folder: Path, store: Path, workers: int) -> dict[str, float]:
+    """Seconds of each stage of the same work, called without Prefect; `look` is all modalities."""
+    from tasks.fuse import finish, resolve, train
+    from tasks.ingest import find_videos, ingest
+    from tasks.predict import predict
+    from tasks.segment import segment
+    from tasks.shards import split
+    from tasks.transcribe import transcribe
+    from vsa_core.config import load_config
+    from vsa_core.runs import LABEL_SHARD_VIDEOS, backend_ids, identify
+
+    settings, root = load_config(), str(store)
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        seconds[name] = time.monotonic() - begun
+
+    started = datetime.now(UTC)
+    with timed("load"):
+        backend_ids(settings)
+    with ThreadPoolExecutor(workers) as pool:
+
+        def over(stages: list[Any], items: list[Any]) -> list[str]:
+            shards = split(items, settings.run.shard_videos)
+            futures = [
+                pool.submit(stage.fn, shard, settings, root) for stage in stages for shard in shards
+            ]
+            results = [future.result() for future in futures]
+            return list(dict.fromkeys(v for result in results for v in result.done))
+
+        with timed("prepare"):
+            found = find_videos.fn([str(folder)], settings, root, None)
+            ids = over([segment], over([transcribe], over([ingest], found)))
+        if workers == 1:
+            for modality, stage in predict.items():
+                with timed(modality):
+                    over([stage], ids)
+        else:
+            with timed("look"):
+                over([predict[m] for m in ("face", "text", "audio")], ids)
+        with timed("fuse"):
+            model = train.fn(ids, settings, root)
+            run_id = identify(root, ids, model.model_id, settings)
+            for number, shard in enumerate(split(ids, LABEL_SHARD_VIDEOS)):
+                resolve.fn(run_id, number, shard, model, settings, root)
+            finish.fn(run_id, [], len(found), ids, [], model, settings, root, started)
+    return seconds
+
+
+def memory(hours: float = 2) -> None:
+    """Peak memory of a long video against a short one: what length costs."""
+    with _folder() as folder:
+        talking_head(folder / "short" / "head.mp4", 20)
+        talking_head(folder / "long" / "head.mp4", hours * 3600)
+        _, _, short = labelled(folder / "short", folder / "store-short")
+        summary, seconds, long = labelled(folder / "long", folder / "store-long")
+    print(
+        f"memory: {hours:g} h in {seconds:.0f} s ({summary['segments']} segments): peak {long} MB, "
+        f"a 20 s clip {short} MB: {long - short} MB above the models"
+    )
+
+
+def startup(times: int = 15) -> None:
+    """`vsa --help`, against the interpreter alone."""
+
+    def median(command: list[Any]) -> float:
+        spent = []
+        for _ in range(times):
+            begun = time.monotonic()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            spent.append(time.monotonic() - begun)
+        return statistics.median(spent)
+
+    bare, ours = median([sys.executable, "-c", "pass"]), median([VSA, "--help"])
+    print(f"startup: vsa --help {ours:.3f} s, python alone {bare:.3f} s: {ours / bare:.1f}×")
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="vsa-bench-") as name:
+        yield Path(name)
+
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "startup": startup,
+    "line": line,
+    "prefect": prefect,
+    "memory": memory,
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise SystemExit(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    for name in names:
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()

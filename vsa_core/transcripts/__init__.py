@@ -1,0 +1,124 @@
+"""Transcripts: from captions beside a video, else from speech recognition."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from vsa_core.config import Settings, fingerprint
+from vsa_core.cues import Transcript, cues_of
+from vsa_core.errors import CaptionError
+from vsa_core.progress import Steps
+from vsa_core.schemas import table_from_rows
+from vsa_core.store import Store, TableRef
+from vsa_core.transcripts.asr import Transcriber, load_transcriber
+from vsa_core.transcripts.captions import find_captions, read_captions
+from vsa_core.videos import media_of, note_on_video, read_video
+
+NO_TRANSCRIPT = "none"
+_MEGABYTE = 1_000_000
+
+
+def transcribe(video_id: str, settings: Settings, store: Store, steps: Steps) -> TableRef:
+    """What is said in a video, into the transcripts table: captions first, else recognition.
+
+    Captions that cannot be read are noted on the video and speech is recognised instead; a video
+    without a word gets an empty table.
+
+    Raises:
+        BackendError: the transcriber cannot be loaded.
+        MediaError: the sound does not decode.
+    """
+    video = read_video(store, video_id)
+    wanted, limit = settings.transcripts, settings.transcripts.max_caption_mb * _MEGABYTE
+    notes: list[str] = []
+    captions = None
+    try:
+        if wanted.use_captions:
+            captions = find_captions(Path(video["media_path"]), wanted.languages)
+    except CaptionError as error:
+        notes.append(str(error))
+    base = ["transcribe/1", video["sha256"], _caption_hash(captions, limit), limit]
+    if captions is not None:
+        made_from = fingerprint(base)
+        ref = store.fresh("transcripts", video_id, made_from)
+        if ref is not None and video["captions_kind"]:
+            return ref
+        try:
+            transcript = read_captions(captions, limit)
+            return _commit(store, video, transcript, notes, made_from)
+        except CaptionError as error:
+            notes.append(f"{error}; its speech is recognised instead")
+    transcriber = _transcriber(settings, video)
+    made_from = fingerprint(base, transcriber.id if transcriber else None)
+    ref = store.fresh("transcripts", video_id, made_from)
+    if ref is not None and video["captions_kind"]:
+        return ref
+    if transcriber is None:
+        reason = "no sound" if not video["has_audio"] else "no transcriber set"
+        transcript = Transcript((), NO_TRANSCRIPT, note=f"no captions and {reason}")
+    elif ref is not None:  # the video's row is new, what was heard is not
+        transcript = _heard(store.read(ref).to_pylist(), transcriber)
+    else:
+        transcript = transcriber.transcribe(media_of(video, steps))
+    return _commit(store, video, transcript, notes, made_from)
+
+
+def _commit(
+    store: Store, video: dict[str, Any], transcript: Transcript, notes: list[str], made_from: str
+) -> TableRef:
+    if transcript.note:
+        notes.append(transcript.note)
+    if not transcript.cues:
+        notes.append("nobody speaks: nothing to label")
+    # The video's row first: a transcript that stands means that this stands too.
+    note_on_video(store, video["video_id"], *notes, captions_kind=transcript.source)
+    rows = _rows(video["video_id"], transcript, video["language"])
+    return store.commit(
+        "transcripts", video["video_id"], table_from_rows("transcripts", rows), made_from
+    )
+
+
+def _heard(rows: list[dict[str, Any]], transcriber: Transcriber) -> Transcript:
+    """What the store holds of an earlier recognition."""
+    source = rows[0]["text_source"] if rows else f"asr:{transcriber.id.partition('@')[0]}"
+    return Transcript(cues_of(rows), source, transcriber.language)
+
+
+def _transcriber(settings: Settings, video: dict[str, Any]) -> Transcriber | None:
+    model = settings.transcripts.transcriber
+    if model is None or not video["has_audio"]:
+        return None
+    return load_transcriber(model.name, model.options)
+
+
+def _caption_hash(path: Path | None, limit: int) -> str | None:
+    """SHA-256 of a caption file, or its size where it is too large to be read at all."""
+    if path is None:
+        return None
+    try:
+        size = path.stat().st_size
+        return f"{size} bytes" if size > limit else hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _rows(video_id: str, transcript: Transcript, language: str | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "video_id": video_id,
+            "index": index,
+            "start_ms": cue.start_ms,
+            "end_ms": cue.end_ms,
+            "text": cue.text,
+            "words": [
+                {"start_ms": word.start_ms, "end_ms": word.end_ms, "text": word.text}
+                for word in cue.words
+            ]
+            or None,
+            "text_source": transcript.source,
+            "language": transcript.language or language,
+        }
+        for index, cue in enumerate(transcript.cues)
+    ]
