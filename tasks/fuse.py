@@ -14,8 +14,8 @@ from tasks.policies import STAGE
 from tasks.shards import Failure
 from vsa_core import runs
 from vsa_core.config import Settings
-from vsa_core.fusion.resolve import resolve as core_resolve
 from vsa_core.fusion import FusionModel
+from vsa_core.fusion.resolve import resolve as core_resolve
 from vsa_core.fusion.train import train_fusion
 from vsa_core.progress import Steps
 from vsa_core.store import Store, TableRef
