@@ -1,0 +1,19 @@
+-- The most negative moments, with what is said and a link to them
+-- $limit = 20: rows at most
+SELECT
+  coalesce(l.confidence, 1) AS negative,  -- no probability where a human said so: certain
+  l.emotion,
+  l.origin,
+  l.text,
+  l.title,
+  printf('%d:%02d', l.start_ms // 60000, l.start_ms // 1000 % 60) AS at,
+  v.source_url || CASE
+    WHEN NOT regexp_matches(v.source_url, '^https?://') THEN '#t='
+    WHEN contains(v.source_url, '?') THEN '&t='
+    ELSE '?t='
+  END || (l.start_ms // 1000) AS link
+FROM labels AS l
+JOIN videos AS v USING (video_id)
+WHERE l.sentiment = 'negative'
+ORDER BY negative DESC, l.segment_id
+LIMIT $limit::BIGINT

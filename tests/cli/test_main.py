@@ -1,0 +1,248 @@
+"""What every verb has in common: help, exit codes, one line for whatever goes wrong."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.conftest import REPO
+from vsa_core import __version__
+from vsa_core.cli import main
+from vsa_core.cli.arguments import VERBS, parser
+from vsa_core.errors import BackendError, ConfigError
+
+_ENTRY = "import sys; from vsa_core.cli import main; sys.exit(main())"
+
+
+def vsa(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", _ENTRY, *arguments],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def choosing(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
+    """Let `vsa status` do this instead."""
+    real = importlib.import_module
+    stub = SimpleNamespace(run=run)
+    monkeypatch.setattr(
+        "vsa_core.cli.importlib.import_module",
+        lambda name: stub if name == "vsa_core.cli.status" else real(name),
+    )
+
+
+def raising(error: BaseException) -> object:
+    def run(_: argparse.Namespace) -> int:
+        raise error
+
+    return run
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    heavy = "av cv2 duckdb numpy pandas prefect pyarrow pydantic rich torch transformers yaml"
+    script = (
+        "import sys, contextlib, io\n"
+        "from vsa_core.cli import main\n"
+        "for argument in ('--help', '--version'):\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "        main([argument])\n"
+        f"print([name for name in {heavy.split()} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"vsa {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        *[(verb,) for verb in VERBS],
+        ("predict", "text"),
+        ("predict", "image"),
+        ("models", "list"),
+        ("models", "pull"),
+        ("models", "path"),
+        ("store", "verify"),
+        ("store", "compact"),
+    ],
+)
+def test_every_help_has_an_example_that_parses(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "example:" in text
+    import shlex
+
+    for typed in " ".join(text.partition("example:")[2].split()).split("&&"):
+        command = typed.rpartition("|")[2] if '"SELECT' not in typed else typed
+        parser().parse_args(shlex.split(command)[1:])
+
+
+def test_every_verb_has_its_module() -> None:
+    for verb in VERBS:
+        assert callable(importlib.import_module(f"vsa_core.cli.{verb}").run)
+
+
+def test_the_contract_of_run() -> None:
+    typed = "run a b --store s --config c --profile p --limit 3 --json"
+    args = parser().parse_args(typed.split())
+    assert vars(args) == {
+        "verb": "run",
+        "sources": ["a", "b"],
+        "store": Path("s"),
+        "config": Path("c"),
+        "profile": "p",
+        "limit": 3,
+        "json": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nope"],
+        ["run"],
+        ["run", "x", "--limit", "0"],
+        ["run", "x", "--limit", "many"],
+        ["query"],
+        ["query", "SELECT 1", "--format", "xml"],
+        ["query", "SELECT 1", "--format", "parquet"],
+        ["query", "SELECT 1", "--param", "x"],
+        ["predict"],
+        ["predict", "text"],
+        ["predict", "image"],
+        ["predict", "text", "-", "--profile", "nope"],
+        ["predict", "text", "-", "--config", "no-such-file.yaml"],
+        ["models"],
+        ["models", "path"],
+        ["models", "path", "nope"],
+        ["models", "pull", "nope"],
+        ["store"],
+        ["status", "extra"],
+    ],
+)
+def test_bad_usage_is_one_line_and_2(
+    words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vsa: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["query", "SELECT 1"],
+        ["query", "@coverage"],
+        ["status"],
+        ["status", "--json"],
+        ["store", "verify"],
+        ["store", "compact"],
+    ],
+)
+def test_a_missing_store_says_how_to_make_one(
+    words: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "none"
+    assert main([*words, "--store", str(root)]) == 1
+    assert capsys.readouterr().err == (
+        f"vsa: no store at {root}: run `vsa run SOURCE --store {root}` first\n"
+    )
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (BackendError("no weights:\n pull them"), 1, "vsa: no weights: pull them\n"),
+        (ConfigError("bad value"), 2, "vsa: bad value\n"),
+        (KeyboardInterrupt(), 130, "vsa: interrupted\n"),
+        (
+            KeyError("a\nb"),
+            1,
+            "vsa: unexpected KeyError: 'a\\nb' (set VSA_DEBUG=1 for the traceback)\n",
+        ),
+    ],
+)
+def test_whatever_happens_is_one_line(
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    choosing(monkeypatch, raising(error))
+    monkeypatch.delenv("VSA_DEBUG", raising=False)
+    assert main(["status"]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_the_traceback_is_there_for_whoever_asks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choosing(monkeypatch, raising(KeyError("a")))
+    monkeypatch.setenv("VSA_DEBUG", "1")
+    assert main(["status"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "store" / "runs").mkdir(parents=True)
+    command = [sys.executable, "-c", _ENTRY, "query", "FROM range(1_000_000)"]
+    with subprocess.Popen(
+        [*command, "--format", "csv", "--store", str(tmp_path / "store")],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"range\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_output_that_the_terminal_cannot_show_does_not_break_it(tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/\xff\xe9.png"
+    config = tmp_path / "fake.yaml"
+    config.write_text("backends: {face: {name: fake-face}}", encoding="utf-8")
+    done = vsa(
+        "predict",
+        "image",
+        os.fsdecode(odd),
+        "--config",
+        str(config),
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 3
+    assert "cannot be read" in done.stdout
+    assert done.stderr == ""

@@ -1,0 +1,231 @@
+"""What can be typed: every verb with its arguments and an example; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vsa_core import __version__
+from vsa_core.errors import UsageError
+
+# Each is a module here with `run(args) -> exit code`, imported when it is chosen.
+VERBS = ("run", "query", "status", "predict", "models", "store")
+QUERY_FORMATS = ("table", "csv", "json", "parquet")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is an error like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong as a UsageError."""
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def parser() -> Parser:
+    """The parser of the whole command; `args.verb` is the verb, `args.action` a part of it."""
+    top = Parser(
+        prog="vsa",
+        description="Sentiment and emotion labels for every spoken segment of video.",
+        epilog="example: vsa run videos/ && vsa query @most_negative",
+    )
+    top.add_argument("--version", action="version", version=f"vsa {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _run(verbs)
+    _query(verbs)
+    _status(verbs)
+    _predict(verbs)
+    _models(verbs)
+    _store(verbs)
+    return top
+
+
+def _run(verbs: Any) -> None:
+    run = _added(
+        verbs,
+        "run",
+        "label videos",
+        "Label sources: find words, see faces, hear voices, let the models vote, and learn from "
+        "where they agree what to say where they do not. What was done before is not done again.",
+        "vsa run videos/ --store store",
+    )
+    run.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        help="a video file, a folder of them, or an http(s) URL",
+    )
+    _add_store(run)
+    _add_config(run)
+    run.add_argument("--limit", type=_count, metavar="N", help="label the first N videos only")
+    run.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+
+
+def _query(verbs: Any) -> None:
+    query = _added(
+        verbs,
+        "query",
+        "ask a store in SQL",
+        "Ask a store in SQL (DuckDB's), read-only. The views are videos, transcripts, segments, "
+        "predictions, embeddings, faces, labels (the current ones; human wins), label_history, "
+        "reviews and runs; DESCRIBE labels lists columns.",
+        'vsa query "SELECT sentiment, count(*) FROM labels GROUP BY ALL" -o counts.csv',
+    )
+    query.add_argument(
+        "sql", metavar="SQL", nargs="?", help="one SELECT, or @NAME of a shipped query"
+    )
+    query.add_argument("--list", action="store_true", help="list the shipped queries")
+    query.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="value of $NAME in the query; may be repeated",
+    )
+    _add_store(query)
+    query.add_argument(
+        "--format", choices=QUERY_FORMATS, help="default: what FILE's ending says, else table"
+    )
+    query.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write there instead of the screen"
+    )
+
+
+def _status(verbs: Any) -> None:
+    status = _added(
+        verbs,
+        "status",
+        "what a store holds and what failed",
+        "Counts of videos, segments and labels, the last runs, the videos that failed with their "
+        "reasons, and the room each table takes.",
+        "vsa status --store store --json",
+    )
+    _add_store(status)
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _predict(verbs: Any) -> None:
+    predict = _added(
+        verbs,
+        "predict",
+        "try the models on text or pictures",
+        "Try a profile's models without a video. Prints one JSON object per line.",
+        'echo "what a day" | vsa predict text -',
+    )
+    actions = predict.add_subparsers(dest="action", metavar="WHAT", required=True)
+    text = _added(
+        actions,
+        "text",
+        "one object per line of text that is not empty",
+        "Sentiment and emotion of every line of a text file; null where the model abstains.",
+        "vsa predict text reviews.txt",
+    )
+    text.add_argument("file", metavar="FILE", help="UTF-8 text, or - for standard input")
+    image = _added(
+        actions,
+        "image",
+        "one object per picture",
+        "Every face of every picture, with its box, emotion and sentiment. Exit code 3 when a "
+        "picture could not be read.",
+        "vsa predict image photos/*.jpg",
+    )
+    image.add_argument("files", metavar="FILE", nargs="+", type=Path, help="a picture")
+    for action in (text, image):
+        _add_config(action)
+
+
+def _models(verbs: Any) -> None:
+    models = _added(
+        verbs,
+        "models",
+        "list, fetch or find weight files",
+        "The weight files that models need, where they come from and where they are.",
+        "vsa models pull yunet",
+    )
+    actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = _added(
+        actions,
+        "list",
+        "every known weight file",
+        "Every known weight file with its licence, size, and whether it is here and unaltered.",
+        "vsa models list",
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON array, with sources")
+    pull = _added(
+        actions,
+        "pull",
+        "fetch weight files",
+        "Fetch weight files and check them against their SHA-256; what was cut off goes on where "
+        "it stopped. Without a name: whatever the default profile lacks.",
+        "vsa models pull yunet",
+    )
+    pull.add_argument("names", metavar="NAME", nargs="*", help="from `vsa models list`")
+    path = _added(
+        actions,
+        "path",
+        "where a weight file is",
+        "Print where a weight file is; with exit code 1, where it would have to be.",
+        "vsa models path yunet",
+    )
+    path.add_argument("name", metavar="NAME", help="from `vsa models list`")
+
+
+def _store(verbs: Any) -> None:
+    store = _added(
+        verbs,
+        "store",
+        "verify or compact a store",
+        "Keep a store in order.",
+        "vsa store verify --store store",
+    )
+    actions = store.add_subparsers(dest="action", metavar="ACTION", required=True)
+    verify = _added(
+        actions,
+        "verify",
+        "read everything, and say what is wrong",
+        "Read every file of a store and say, line by line, what is wrong and what to do. Exit "
+        "code 1 when something is.",
+        "vsa store verify",
+    )
+    compact = _added(
+        actions,
+        "compact",
+        "join small files into large ones",
+        "Join the files of single videos into one per table and model: queries over thousands of "
+        "videos get faster, the rows stay the same.",
+        "vsa store compact",
+    )
+    for action in (verify, compact):
+        _add_store(action)
+
+
+def _added(parsers: Any, name: str, short: str, long: str, example: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = parsers.add_parser(
+        name, help=short, description=long, epilog=f"example: {example}"
+    )
+    return added
+
+
+def _add_store(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--store",
+        type=Path,
+        default=Path("store"),
+        metavar="DIR",
+        help="folder of the tables (default: ./store)",
+    )
+
+
+def _add_config(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML settings laid over the profile"
+    )
+    verb.add_argument(
+        "--profile", metavar="NAME", help="set of models and settings (default: embedded)"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    return int(text)
