@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vsa_core.query import ask
 from vsa_core.store import Store
+from vsa_core.verify import verify
 
 CHECKS = {
     "at least 12 videos": "SELECT count(*) >= 12 FROM videos WHERE status = 'ok'",
@@ -47,7 +48,7 @@ def main() -> int:
         if next(iter(row.values())) is not True:
             print(f"CI: the demo's store fails: {name}: {sql}")
             return 1
-    problems = Store(root).verify()
+    problems = verify(Store(root))
     print(*problems, sep="\n")
     print(f"CI: {len(CHECKS)} checks on the demo's store hold, verify finds {len(problems)}")
     return 1 if problems else 0

@@ -49,7 +49,8 @@ def label_sources(
     Raises:
         SourceError: a source that is not there.
         ConfigError: settings that make no sense.
-        RunFailedError: more videos failed than `run.max_failed_share` allows; its `summary` says which.
+        RunFailedError: more videos failed than `run.max_failed_share` allows; its `summary` says
+            which.
     """
     started = datetime.now(UTC)
     settings = load_config(Path(config) if config else None, profile)

@@ -16,6 +16,7 @@ import pytest
 from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
+from vsa_core.verify import verify
 
 
 def segment_rows(video: str, count: int = 3, text: str = "words") -> list[dict[str, object]]:
@@ -50,7 +51,7 @@ def test_what_is_committed_is_read_back(store: Store) -> None:
     assert store.fresh("segments", "v1", "abc") == ref
     assert store.fresh("segments", "v1", "other") is None
     assert store.find("segments", "v2") is None
-    assert store.verify() == []
+    assert verify(store) == []
 
 
 def test_a_commit_replaces_the_rows_of_its_key_only(store: Store) -> None:
@@ -132,7 +133,7 @@ def test_a_full_disk_costs_only_the_write_in_hand(store: Store, monkeypatch) -> 
             store.commit("segments", "v1", segments("v1", 1, "new"), "b")
     assert store.read(store.find("segments", "v1")).num_rows == 3
     assert not list((store.root / ".tmp").iterdir())
-    assert store.verify() == []
+    assert verify(store) == []
 
 
 def test_a_killed_writer_leaves_the_old_rows_and_an_orphan_that_is_swept(store: Store) -> None:
@@ -150,10 +151,10 @@ def test_a_killed_writer_leaves_the_old_rows_and_an_orphan_that_is_swept(store: 
     )
     assert done.returncode == -9
     assert store.find("segments", "v1") == ref
-    (problem,) = store.verify()
+    (problem,) = verify(store)
     assert "left by a killed writer" in problem
     store.sweep()
-    assert store.verify() == []
+    assert verify(store) == []
 
 
 def test_sweeping_spares_a_write_in_progress(store: Store) -> None:
@@ -169,10 +170,10 @@ def test_a_torn_file_is_found_named_and_written_anew(store: Store) -> None:
     path = store.root / "segments" / "v1.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     assert store.find("segments", "v1") is None
-    (problem,) = store.verify()
+    (problem,) = verify(store)
     assert str(path) in problem
     store.commit("segments", "v1", segments("v1"), "a")
-    assert store.verify() == []
+    assert verify(store) == []
 
 
 def test_a_flipped_bit_inside_a_page_is_found(store: Store) -> None:
@@ -182,7 +183,7 @@ def test_a_flipped_bit_inside_a_page_is_found(store: Store) -> None:
     column = pq.read_metadata(path).row_group(0).column(5)
     data[column.data_page_offset + column.total_compressed_size // 2] ^= 0x10
     path.write_bytes(data)
-    (problem,) = store.verify()
+    (problem,) = verify(store)
     assert str(path) in problem
     with pytest.raises(StoreError, match="does not read"):
         store.read(store.find("segments", "v1"))
@@ -200,7 +201,7 @@ def test_predictions_without_segments_or_embeddings_are_reported(store: Store) -
         "note": None,
     }
     store.commit("predictions", "v1", table_from_rows("predictions", [row]), "a", part="x-1")
-    problems = "\n".join(store.verify())
+    problems = "\n".join(verify(store))
     assert "1 rows of segments that are gone" in problems
     assert "1 predictions have no embedding" in problems
 
@@ -219,7 +220,7 @@ def test_compaction_keeps_every_row_ref_and_fingerprint(store: Store) -> None:
         assert store.read(ref).to_pylist() == before[video]
     assert store.keys("segments") == videos
     assert sum(t.num_rows for t in store.scan("segments", keys=["v1", "v3"])) == 6
-    assert store.verify() == []
+    assert verify(store) == []
 
 
 def test_a_video_committed_after_compaction_supersedes_its_compacted_rows(store: Store) -> None:
@@ -229,7 +230,7 @@ def test_a_video_committed_after_compaction_supersedes_its_compacted_rows(store:
     store.commit("segments", "v1", segments("v1", 1, "new"), "b")
     rows = [row for table in store.scan("segments") for row in table.to_pylist()]
     assert sorted(row["text"] for row in rows) == ["new 0", "words 0", "words 1", "words 2"]
-    assert store.verify() == []
+    assert verify(store) == []
     store.commit("segments", "v3", segments("v3"), "a")
     assert store.compact()["segments"] == (3, 1)
     assert sorted(
@@ -257,7 +258,7 @@ def test_a_compaction_killed_before_its_swap_changes_nothing_for_a_reader(
         with pytest.raises(KeyboardInterrupt):
             store.compact()
     assert sum(t.num_rows for t in store.scan("segments")) == 6
-    assert store.verify() == []
+    assert verify(store) == []
     store.compact()
     assert sum(t.num_rows for t in Store(store.root).scan("segments")) == 6
 
@@ -281,7 +282,7 @@ def test_two_processes_committing_the_same_key_leave_one_whole_file(store: Store
     assert [writer.wait(60) for writer in writers] == [0, 0]
     assert store.read(store.find("segments", "v1")).num_rows == 50
     assert not list((store.root / ".tmp").iterdir())
-    assert store.verify() == []
+    assert verify(store) == []
 
 
 def test_a_folder_is_complete_only_with_its_card(store: Store) -> None:
@@ -292,7 +293,7 @@ def test_a_folder_is_complete_only_with_its_card(store: Store) -> None:
     assert store.folder("models", "m1") == path
     (path / "card.json").unlink()
     assert store.folder("models", "m1") is None
-    assert "has no card.json" in store.verify()[0]
+    assert "has no card.json" in verify(store)[0]
 
 
 def test_every_column_says_what_it_means() -> None:
@@ -313,4 +314,4 @@ def test_discarded_rows_are_gone_compacted_or_not(store: Store) -> None:
     store.discard("segments", "v1")
     assert store.fresh("segments", "v1", "a") is None
     assert {r["video_id"] for t in store.scan("segments") for r in t.to_pylist()} == {"v2"}
-    assert store.verify() == []
+    assert verify(store) == []

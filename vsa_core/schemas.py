@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from vsa_core.errors import StoreError
@@ -16,6 +17,8 @@ from vsa_core.labels import EMOTIONS, MODALITIES, SENTIMENTS, Modality
 
 SENTIMENT_PROBS = pa.list_(pa.field("element", pa.float32(), nullable=False), len(SENTIMENTS))
 EMOTION_PROBS = pa.list_(pa.field("element", pa.float32(), nullable=False), len(EMOTIONS))
+# Probabilities are float32 sums of up to seven terms.
+_SUM_TOLERANCE = 1e-3
 EMBEDDING = pa.list_(pa.field("element", pa.float32(), nullable=False))
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -442,3 +445,34 @@ def table_from_rows(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         return pa.Table.from_pylist(list(rows), schema=schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise StoreError(f"row of {table}: {error}") from error
+
+
+def checked(spec: TableSpec, data: pa.Table, where: str) -> pa.Table:
+    """The data as the table's schema wants it.
+
+    Raises:
+        StoreError: naming the first thing that is wrong, and where.
+    """
+    if data.column_names != spec.schema.names:
+        missing = [n for n in spec.schema.names if n not in data.column_names]
+        unknown = [n for n in data.column_names if n not in spec.schema.names]
+        raise StoreError(
+            f"{where}: columns are not those of {spec.tag}: missing {missing}, unknown {unknown}"
+            + ("" if missing or unknown else ", order differs")
+        )
+    for field in spec.schema:
+        column = data[field.name]
+        if column.type != field.type:
+            raise StoreError(f"{where}: column {field.name} is {column.type}, not {field.type}")
+        if not field.nullable and column.null_count:
+            raise StoreError(f"{where}: column {field.name} has {column.null_count} nulls")
+    for name in spec.probs:
+        column = data[name].combine_chunks().drop_null()
+        if len(column):
+            probs = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+            # `not <=` also catches NaN.
+            if not (np.abs(probs.sum(1) - 1) <= _SUM_TOLERANCE).all() or (probs < 0).any():
+                raise StoreError(f"{where}: column {name} has rows that are no probabilities")
+    if data.group_by(list(spec.id)).aggregate([]).num_rows < data.num_rows:
+        raise StoreError(f"{where}: {' + '.join(spec.id)} repeats")
+    return pa.Table.from_arrays(data.columns, schema=spec.schema)

@@ -1,4 +1,4 @@
-"""The Parquet store: checked atomic commits, lookups by fingerprint, scans, verify, compact.
+"""The Parquet store: checked atomic commits, lookups by fingerprint, scans, compaction.
 
 One file per key, `<table>/[<part>/]<key>.parquet`, replaced whole and never changed in place, so
 a reader sees the old rows or the new ones and a killed writer leaves at most a temporary file
@@ -20,15 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vsa_core.errors import StoreError
-from vsa_core.schemas import TABLES, TableSpec
+from vsa_core.schemas import TABLES, checked
 
-_SCHEMA = b"vsa.schema"
+SCHEMA_TAG = b"vsa.schema"
 _KEY = b"vsa.key"
 _FINGERPRINT = b"vsa.fingerprint"
 _KEYS = b"vsa.keys"  # of a compacted file: {key: [fingerprint, rows]}
@@ -36,11 +35,9 @@ _COMPACTED = "part-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 _TMP = ".tmp"
 _LOCK = ".lock"
-_CARD = "card.json"
+CARD = "card.json"
 # Tables keyed by video, which a big store holds by the ten thousand.
 COMPACTABLE = ("videos", "transcripts", "segments", "predictions", "embeddings", "faces")
-# Probabilities are float32 sums of up to seven terms.
-_SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +130,10 @@ class Store:
         """
         spec = TABLES[table]
         path = self._path(table, key, part)
-        checked = _checked(spec, data, where=f"{table}/{key}")
-        metadata = {_SCHEMA: spec.tag, _KEY: key, _FINGERPRINT: fingerprint}
-        self._put_table(checked.replace_schema_metadata(metadata), path)
-        return TableRef(table, part, key, fingerprint, checked.num_rows)
+        rows = checked(spec, data, where=f"{table}/{key}")
+        metadata = {SCHEMA_TAG: spec.tag, _KEY: key, _FINGERPRINT: fingerprint}
+        self._put_table(rows.replace_schema_metadata(metadata), path)
+        return TableRef(table, part, key, fingerprint, rows.num_rows)
 
     def commit_folder(self, kind: str, name: str, files: Mapping[str, bytes]) -> Path:
         """Put a folder of files (a model and its card) in place; the card is written last.
@@ -149,10 +146,10 @@ class Store:
         Raises:
             StoreError: no card, a full or read-only disk.
         """
-        if _CARD not in files or not _NAME.fullmatch(name):
-            raise StoreError(f"{kind}/{name} cannot be stored: it needs a plain name and {_CARD}")
+        if CARD not in files or not _NAME.fullmatch(name):
+            raise StoreError(f"{kind}/{name} cannot be stored: it needs a plain name and {CARD}")
         folder = self.root / kind / name
-        for file_name in sorted(files, key=lambda n: n == _CARD):
+        for file_name in sorted(files, key=lambda n: n == CARD):
             with self._writing(folder / file_name) as target:
                 target.write(files[file_name])
         return folder
@@ -160,7 +157,7 @@ class Store:
     def folder(self, kind: str, name: str) -> Path | None:
         """A complete folder put there by `commit_folder`, or None."""
         folder = self.root / kind / name
-        return folder if (folder / _CARD).is_file() else None
+        return folder if (folder / CARD).is_file() else None
 
     def discard(self, table: str, key: str) -> None:
         """Remove a key's rows from every part of a table."""
@@ -172,7 +169,7 @@ class Store:
 
     def sweep(self) -> None:
         """Remove temporary files whose writers are gone."""
-        for path in self._orphans():
+        for path in self.orphans():
             path.unlink(missing_ok=True)
 
     def _put_table(self, data: pa.Table, path: Path) -> None:
@@ -209,7 +206,7 @@ class Store:
             fcntl.flock(lock, kind)
             yield
 
-    def _orphans(self) -> Iterator[Path]:
+    def orphans(self) -> Iterator[Path]:
         """Temporary files of killed writers, each locked against use while it is looked at."""
         for path in sorted((self.root / _TMP).glob("*.tmp")):
             try:
@@ -231,7 +228,7 @@ class Store:
         except (OSError, pa.ArrowException):
             return None  # torn: `verify` names it, the next run writes it anew
         facts = metadata.metadata or {}
-        if facts.get(_SCHEMA) != TABLES[table].tag.encode():
+        if facts.get(SCHEMA_TAG) != TABLES[table].tag.encode():
             return None
         fingerprint = facts.get(_FINGERPRINT, b"").decode()
         return TableRef(table, part, key, fingerprint, metadata.num_rows)
@@ -249,10 +246,10 @@ class Store:
         """
         path = self._path(ref.table, ref.key, ref.part)
         if path.is_file():
-            return _read(path, columns)
+            return read_file(path, columns)
         for compacted, keys in self._compacted_files(ref.table, ref.part):
             if ref.key in keys:
-                return _read(compacted, columns, pc.field("video_id") == ref.key)
+                return read_file(compacted, columns, pc.field("video_id") == ref.key)
         raise StoreError(f"{path} is gone: run the same command again to make it anew")
 
     def scan(
@@ -277,12 +274,12 @@ class Store:
                 continue
             if not file.path.name.startswith(_COMPACTED):
                 if wanted is None or file.path.stem in wanted:
-                    yield _read(file.path, columns)
+                    yield read_file(file.path, columns)
                 continue
-            keep = ~_is_video(file.superseded)
+            keep = ~is_video(file.superseded)
             if wanted is not None:
-                keep = keep & _is_video(wanted)
-            yield _read(file.path, columns, keep)
+                keep = keep & is_video(wanted)
+            yield read_file(file.path, columns, keep)
 
     def parts(self, table: str) -> list[str]:
         """Names of a table's sub-folders."""
@@ -378,7 +375,7 @@ class Store:
         target_path = self._folder(table, part) / f"{_COMPACTED}{uuid.uuid4().hex}.parquet"
         metadata = {
             **(spec.schema.metadata or {}),
-            _SCHEMA: spec.tag,
+            SCHEMA_TAG: spec.tag,
             _KEYS: json.dumps(keys, sort_keys=True),
         }
         schema = spec.schema.with_metadata(metadata)
@@ -391,7 +388,7 @@ class Store:
             for batch in _regrouped(
                 self.read(TableRef(table, part, key, *keys[key])) for key in sorted(keys)
             ):
-                writer.write_table(batch.cast(schema))
+                writer.write_table(pa.Table.from_arrays(batch.columns, schema=schema))
         with self._lock(fcntl.LOCK_EX):
             for path, seen in small.items():
                 now = path.stat()
@@ -401,117 +398,8 @@ class Store:
             for path, _ in old:
                 path.unlink()
 
-    def verify(self) -> list[str]:
-        """Read everything, and say in one line each what is wrong and what to do.
 
-        Checks that files open, hold the schema and the page checksums they were written with,
-        that ids are unique, probabilities sum to 1, predictions belong to segments and have
-        their embeddings, finished runs have their labels, and no temporary file is left.
-        """
-        problems = [f"{p}: left by a killed writer: `vsa run` sweeps it" for p in self._orphans()]
-        ids: dict[str, pa.Table] = {}
-        for table, spec in TABLES.items():
-            found = [self._verified(spec, file, problems) for file in self.files(table)]
-            tables = [t for t in found if t is not None]
-            if tables:
-                ids[table] = pa.concat_tables(tables)
-                count = ids[table].group_by(list(spec.id)).aggregate([]).num_rows
-                if count < ids[table].num_rows:
-                    problems.append(
-                        f"{self.root / table}: {ids[table].num_rows - count} rows repeat the id "
-                        f"of another ({', '.join(spec.id)}): run `vsa store compact`"
-                    )
-        problems.extend(_orphaned_rows(self.root, ids))
-        for folder in sorted((self.root / "models").glob("*")):
-            if not (folder / _CARD).is_file():
-                problems.append(f"{folder}: has no {_CARD}, its writer was killed: run again")
-        return problems
-
-    def _verified(self, spec: TableSpec, file: StoredFile, problems: list[str]) -> pa.Table | None:
-        """The id columns (and status) of a file's rows that count; None when it does not read."""
-        again = "remove it and run the same `vsa run` again"
-        try:
-            facts = pq.read_metadata(file.path).metadata or {}
-            tag = facts.get(_SCHEMA, b"nothing").decode()
-            if tag != spec.tag:
-                problems.append(f"{file.path}: written as {tag}, this is {spec.tag}: {again}")
-                return None
-            data = _read(file.path)
-            _checked(spec, data, where=str(file.path))
-        except (StoreError, OSError, pa.ArrowException) as error:
-            problems.append(f"{file.path}: {_one_line(error)}: {again}")
-            return None
-        if file.superseded:
-            data = data.filter(~_is_video(file.superseded))
-        extra = [c for c in ("status", "segment_id", "run_id") if c in data.column_names]
-        return data.select(list(dict.fromkeys([*spec.id, *extra])))
-
-
-def _orphaned_rows(root: Path, ids: Mapping[str, pa.Table]) -> Iterator[str]:
-    """Rows that refer to rows that are not there."""
-
-    def values(table: str, column: str) -> pa.Array:
-        found = ids.get(table)
-        kind = TABLES[table].schema.field(column).type
-        return found[column].combine_chunks() if found is not None else pa.array([], kind)
-
-    segments = values("segments", "segment_id")
-    if "predictions" in ids:
-        seen = values("predictions", "segment_id")
-        stray = pc.sum(pc.invert(pc.is_in(seen, value_set=segments))).as_py() or 0
-        if stray:
-            yield f"{root / 'predictions'}: {stray} rows of segments that are gone: run again"
-        ok = ids["predictions"].filter(pc.field("status") == "ok")
-        vectors = ids.get("embeddings")
-        held = (
-            0
-            if vectors is None
-            else ok.join(
-                vectors.select(["segment_id", "backend"]),
-                ["segment_id", "backend"],
-                join_type="inner",
-            ).num_rows
-        )
-        if held < ok.num_rows:
-            yield (
-                f"{root / 'embeddings'}: {ok.num_rows - held} predictions have no embedding: "
-                "remove their files in predictions/ and run again"
-            )
-    if "runs" in ids:
-        labelled = values("labels", "run_id").unique()
-        missing = pc.sum(pc.invert(pc.is_in(values("runs", "run_id"), value_set=labelled)))
-        if missing.as_py():
-            yield f"{root / 'labels'}: {missing} finished runs have no labels: run them again"
-
-
-def _checked(spec: TableSpec, data: pa.Table, where: str) -> pa.Table:
-    """The data as the schema wants it, or StoreError with the first thing that is wrong."""
-    if data.column_names != spec.schema.names:
-        missing = [n for n in spec.schema.names if n not in data.column_names]
-        unknown = [n for n in data.column_names if n not in spec.schema.names]
-        raise StoreError(
-            f"{where}: columns are not those of {spec.tag}: missing {missing}, unknown {unknown}"
-            + ("" if missing or unknown else ", order differs")
-        )
-    for field in spec.schema:
-        column = data[field.name]
-        if column.type != field.type:
-            raise StoreError(f"{where}: column {field.name} is {column.type}, not {field.type}")
-        if not field.nullable and column.null_count:
-            raise StoreError(f"{where}: column {field.name} has {column.null_count} nulls")
-    for name in spec.probs:
-        column = data[name].combine_chunks().drop_null()
-        if len(column):
-            probs = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-            # `not <=` also catches NaN.
-            if not (np.abs(probs.sum(1) - 1) <= _SUM_TOLERANCE).all() or (probs < 0).any():
-                raise StoreError(f"{where}: column {name} has rows that are no probabilities")
-    if data.group_by(list(spec.id)).aggregate([]).num_rows < data.num_rows:
-        raise StoreError(f"{where}: {' + '.join(spec.id)} repeats")
-    return pa.Table.from_arrays(data.columns, schema=spec.schema)
-
-
-def _read(path: Path, columns: Sequence[str] | None = None, keep: Any = None) -> pa.Table:
+def read_file(path: Path, columns: Sequence[str] | None = None, keep: Any = None) -> pa.Table:
     try:
         return pq.read_table(
             path,
@@ -526,7 +414,7 @@ def _read(path: Path, columns: Sequence[str] | None = None, keep: Any = None) ->
         ) from error
 
 
-def _is_video(video_ids: Iterable[str]) -> pc.Expression:
+def is_video(video_ids: Iterable[str]) -> pc.Expression:
     return pc.field("video_id").isin(pa.array(list(video_ids), pa.string()))
 
 

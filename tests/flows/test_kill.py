@@ -13,6 +13,7 @@ import pytest
 
 from tests.flows.test_label import captions, contents, film
 from vsa_core.store import Store
+from vsa_core.verify import verify
 
 KILLS = 20
 
@@ -84,7 +85,7 @@ def test_killed_at_random_moments_the_tables_end_the_same(
     assert contents(store) == contents(undisturbed)
     assert other_files(store) == other_files(undisturbed)
     assert not list((store / ".tmp").iterdir())
-    assert Store(store).verify() == []
+    assert verify(Store(store)) == []
 
 
 def test_two_runs_on_one_store_at_once_end_the_same(
@@ -97,4 +98,4 @@ def test_two_runs_on_one_store_at_once_end_the_same(
         assert run.returncode == 0, err
         assert "Traceback" not in err
     assert contents(store) == contents(alone)
-    assert Store(store).verify() == []
+    assert verify(Store(store)) == []

@@ -18,6 +18,7 @@ from vsa_core.media import Media
 from vsa_core.query import ask
 from vsa_core.runs import RunFailedError
 from vsa_core.store import Store
+from vsa_core.verify import verify
 
 pytestmark = pytest.mark.usefixtures("in_prefect")
 
@@ -83,7 +84,7 @@ def test_every_segment_gets_a_label_with_its_lineage(
     assert summary["segments"] == 30
     assert sum(summary["origins"].values()) == 30
     store = Store(root)
-    assert store.verify() == []
+    assert verify(store) == []
     labels = list(ask(store, "SELECT * FROM labels").rows())
     segments = list(ask(store, "SELECT * FROM segments").rows())
     assert {row["segment_id"] for row in labels} == {row["segment_id"] for row in segments}
@@ -135,7 +136,7 @@ def test_what_changed_is_computed_again_and_nothing_else(
         p for p in (root / "predictions").rglob("*.parquet") if times[p] != p.stat().st_mtime_ns
     }
     assert len(changed) == 3  # one video, three backends
-    assert Store(root).verify() == []
+    assert verify(Store(root)) == []
     assert len(list(ask(Store(root), "SELECT * FROM labels").rows())) == 27
 
 
@@ -167,7 +168,7 @@ def test_bad_files_cost_only_themselves_and_are_recorded(
     assert len(run["failures"]) == summary["videos_failed"]
     good = "SELECT count(DISTINCT video_id) AS n FROM labels"
     assert next(iter(ask(store, good).rows()))["n"] == 5 + len(odd)
-    assert store.verify() == []
+    assert verify(store) == []
     # Mended, it is labelled, and the failed row is gone.
     empty = next(p for p in channel.rglob("*.mp4") if p.stat().st_size == 0)
     film(empty, 3)
@@ -252,7 +253,7 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(
             label([channel], root, fake_config)
     assert not list((root / ".tmp").iterdir())
     label([channel], root, fake_config)
-    assert Store(root).verify() == []
+    assert verify(Store(root)) == []
     other = tmp_path / "other"
     label([channel], other, fake_config)
     assert contents(root) == contents(other)

@@ -29,6 +29,7 @@ from vsa_core.fusion.train import train_fusion
 from vsa_core.labels import EMOTIONS, SENTIMENT_GIVEN_EMOTION, SENTIMENTS
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
+from vsa_core.verify import verify
 
 WITHOUT = FusionModel(LATE_MEAN, None, "a test")
 NAN = float("nan")
@@ -333,6 +334,6 @@ class TestOddStores:
     def test_the_table_passes_the_stores_own_check(
         self, fused: tuple[Store, FusionModel], rows: list[dict[str, Any]]
     ) -> None:
-        problems = [p for p in fused[0].verify() if "runs" not in p]
+        problems = [p for p in verify(fused[0]) if "runs" not in p]
         assert problems == []
         assert isinstance(table_from_rows("labels", rows), pa.Table)

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from vsa_core.cli import FAILED, OK, opened_store
+from vsa_core.verify import verify
 
 
 def run(args: argparse.Namespace) -> int:
@@ -15,7 +16,7 @@ def run(args: argparse.Namespace) -> int:
         for table, (before, after) in store.compact().items():
             sys.stdout.write(f"{table}: {before} files → {after}\n")
         return OK
-    problems = store.verify()
+    problems = verify(store)
     for problem in problems:
         sys.stdout.write(f"{problem}\n")
     if problems:
