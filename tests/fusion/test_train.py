@@ -312,6 +312,8 @@ class TestWhatItLeavesBehind:
         assert sum(card["data"]["sentiments"].values()) == card["data"]["consensus"]
         assert set(card["folds"]) == set(made.video_ids)
         assert card["settings"]["fusion"]["seed"] == 0
+        assert card["combined"]["view_weight"] == 0.5
+        assert set(card["combined"]["temperature"]) == {"sentiment", "emotion"}
         assert len(card["epochs"]) == 5
         assert any("every error those models share" in limit for limit in card["limits"])
         for task in ("sentiment", "emotion"):

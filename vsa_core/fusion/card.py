@@ -22,13 +22,19 @@ from vsa_core.store import Store
 # never sharpens.
 _TEMPERATURES = np.geomspace(1.0, 10.0, 93)
 # What using a stored model takes.
-_NEEDED = {"views", "epochs", "weights_sha256", "folds", "metrics", "settings", "refused"}
+_NEEDED = {
+    "views", "epochs", "weights_sha256", "folds", "metrics", "combined", "settings", "refused",
+}  # fmt: skip
 _LIMITS = (
     "It was trained on the segments whose models agree, with what they agree on as truth: it "
     "repeats every error those models share, and agreement cannot show one.",
-    "The held-out figures compare it with that agreement, on agreeing segments, which are easier "
-    "than those it labels: they are no accuracy against human labels.",
-    "Its confidence is calibrated on agreeing segments; on others it is likely too high.",
+    "The held-out figures are of the network alone, compared with that agreement on agreeing "
+    "segments, which are easier than those it labels: they are no accuracy against human labels.",
+    "A label is decided by the network and the views' own probabilities together (`combined`): an "
+    "error a view is sure of can outweigh the network.",
+    "The network's confidence is calibrated on agreeing segments, and the combination is held to "
+    "the same mean on those it labels: too high where the models err systematically, too low "
+    "where their errors are independent.",
 )
 
 

@@ -12,9 +12,9 @@ from vsa_core import config
 from vsa_core.agree import Votes, agreement, has_unique_top, has_vote
 from vsa_core.config import Settings
 from vsa_core.errors import StoreError
-from vsa_core.fusion import LATE_MEAN, FusionModel
+from vsa_core.fusion import FusionModel
 from vsa_core.fusion.data import Views, in_order, input_fingerprints, read_views
-from vsa_core.fusion.opinion import Opinion, network_opinion
+from vsa_core.fusion.opinion import Opinion, network_opinion, with_views
 from vsa_core.labels import (
     EMOTIONS,
     MODALITIES,
@@ -28,7 +28,7 @@ from vsa_core.schemas import attention_column, table_from_rows, vote_column
 from vsa_core.store import Store, TableRef
 
 # Raised whenever the same inputs and settings would give another table.
-_VERSION = 1
+_VERSION = 2
 # Keeps an emotion no view thought of possible where the sentiment excludes all the others.
 _LEAST_EMOTION = 1e-6
 _FROM_SEGMENTS = ("video_id", "segment_id", "start_ms", "end_ms", "text", "text_source")
@@ -48,8 +48,9 @@ def resolve(
 
     Who decides: where votes agree, the agreeing views (origin `consensus`, the mean of their
     probabilities); where a single view votes, that view (`single`); where they disagree or are
-    unsure, the model (`fusion`); where nothing votes, or the model is torn between sentiments,
-    nobody (`none`, the sentiment null). Emotions are made to suit the sentiment:
+    unsure, the network and what the views themselves say (`fusion`, see `with_views`), or the
+    mean of the views' probabilities where there is no network; where nothing votes, or these are
+    torn between sentiments, nobody (`none`, the sentiment null). Emotions suit the sentiment:
     `P(e) ∝ p(e) · Σ_s P(s) · P(s|e)`, and the label is the likeliest that the sentiment allows.
 
     Args:
@@ -82,10 +83,10 @@ def resolve(
     views = read_views(store, videos, backends)
     votes = agreement(views.sentiment_probs, settings.agree.min_confidence)
     opinion = late_mean(views)
-    if model.model_id != LATE_MEAN:
+    if model.card is not None:
         agreeing = votes.states == Agreement.AGREE.value
         network = network_opinion(store, model.model_id, backends, views, agreeing)
-        opinion = _where_known(network, opinion)
+        opinion = _where_known(with_views(network, views, model.card), opinion)
     lineage = {
         "run_id": run_id,
         "backends": list(in_order(backends).values()),

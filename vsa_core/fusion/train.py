@@ -16,11 +16,12 @@ from vsa_core.config import Settings
 from vsa_core.fusion import CARD_FILE, LATE_MEAN, MODEL_FILE, FusionModel, one_thread
 from vsa_core.fusion.card import make_card, read_card
 from vsa_core.fusion.data import Consensus, Views, in_order, input_fingerprints, read_views
-from vsa_core.labels import SENTIMENT_GIVEN_EMOTION, SENTIMENTS, Modality
+from vsa_core.fusion.opinion import build_network, fit_combination, judge
+from vsa_core.labels import SENTIMENT_GIVEN_EMOTION, SENTIMENTS, Agreement, Modality
 from vsa_core.store import Store
 
 # Raised whenever the same inputs and settings would train another network.
-_VERSION = 1
+_VERSION = 2
 
 
 def train_fusion(
@@ -161,6 +162,12 @@ def _train(
         for m, width in zip(fitted.modalities, fitted.dims, strict=True)
     ]
     card["weights_sha256"] = hashlib.sha256(fitted.weights).hexdigest()
+    states = agreement(views.sentiment_probs, settings.agree.min_confidence).states
+    agreeing = states == Agreement.AGREE.value
+    undecided = np.isin(states, [Agreement.DISAGREE.value, Agreement.UNCERTAIN.value])
+    path = store.root / "models" / model_id / MODEL_FILE
+    alone = judge(build_network(fitted.weights, card), card, views, agreeing, path)
+    card["combined"] = fit_combination(alone, views, undecided)
     text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
     files = {MODEL_FILE: fitted.weights, CARD_FILE: text.encode()}
     store.commit_folder("models", model_id, files)
