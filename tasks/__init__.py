@@ -1,0 +1,1 @@
+"""Stages as Prefect tasks over shards of videos, one thin file per stage."""

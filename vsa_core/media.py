@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,15 @@ def frames(path: Path, per_s: float, max_side_px: int | None = None) -> Iterator
     Raises:
         MediaError: the file cannot be opened any more.
     """
+    # While one frame is looked at, the next is decoded.
+    with closing(_sampled(path, per_s, max_side_px)) as sampled, ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(next, sampled, None)
+        while (frame := ahead.result()) is not None:
+            ahead = pool.submit(next, sampled, None)
+            yield frame
+
+
+def _sampled(path: Path, per_s: float, max_side_px: int | None) -> Generator[Frame, None, None]:
     with _opened(path) as container:
         stream = _video_stream(container)
         if stream is None:

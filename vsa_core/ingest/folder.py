@@ -1,4 +1,4 @@
-"""Videos in files and folders, and the captions that lie beside them."""
+"""Videos in files and folders."""
 
 from __future__ import annotations
 
