@@ -12,6 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.fuse import finish, resolve, train
 from tasks.ingest import find_videos, ingest
+from tasks.policies import share_cores
 from tasks.predict import predict
 from tasks.reports import report
 from tasks.segment import segment
@@ -53,6 +54,7 @@ def label_sources(
             which.
     """
     started = datetime.now(UTC)
+    share_cores()
     settings = load_config(Path(config) if config else None, profile)
     root = str(Path(store).absolute())
     found = find_videos(sources, settings, root, limit)

@@ -35,7 +35,7 @@ CLOSE_BELOW = 0.35
 # version). That archive is a zip with one raw little-endian float32 file per tensor, numbered as
 # below in the file of this hash; nothing else in it is read, so nothing is unpickled or run.
 _WEIGHTS = "data/silero_vad.jit"
-_WEIGHTS_SHA256 = "e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720"
+WEIGHTS_SHA256 = "e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720"
 _TENSORS = "VADr_v6_10_25_noths_re/data/{}"
 _FIRST_TENSOR = 2
 _PARAMETERS = (
@@ -114,7 +114,7 @@ def _network() -> _Network:
             f"voice activity cannot read its weights {path} ({error.strerror}): "
             "pip install --force-reinstall silero-vad==6.2.3"
         ) from error
-    if hashlib.sha256(raw).hexdigest() != _WEIGHTS_SHA256:
+    if hashlib.sha256(raw).hexdigest() != WEIGHTS_SHA256:
         raise BackendError(
             f"the voice activity weights {path} are not the expected ones (SHA-256 differs): "
             "pip install --force-reinstall silero-vad==6.2.3"

@@ -104,7 +104,7 @@ class AudioLogmel:
         self.batch_size = batch_size
         self.dim = 3 * n_mels + len(PROSODY)
         self._mel = _mel_filters(n_mels)
-        made_of = repr((_CODE_VERSION, n_mels, voice._WEIGHTS_SHA256))
+        made_of = repr((_CODE_VERSION, n_mels, voice.WEIGHTS_SHA256))
         self.id = f"audio-logmel@{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
 
     def read(self, clip: Clip) -> Voice | None:
