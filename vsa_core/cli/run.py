@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from vsa_core.config import load_config
+from vsa_core.errors import SourceError, UsageError
 from vsa_core.progress import LISTENER, Interrupted
 from vsa_core.runs import RunFailedError
 
@@ -112,6 +113,8 @@ def run(args: Namespace) -> int:
         code = 0 if not summary["failures"] else SOME_FAILED
     except RunFailedError as error:
         summary, code = error.summary, 1
+    except SourceError as error:  # what was asked for is not there
+        raise UsageError(str(error)) from error
     except KeyboardInterrupt:
         _interrupted(console, args)
     finally:
