@@ -93,7 +93,7 @@ def test_all_failed_is_1(tmp_path: Path, fake_config: Path, prefect_api: str) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "nowhere.mp4"], "'nowhere.mp4' does not exist"),
+        (["run", "nowhere.mp4"], "nowhere.mp4' does not exist"),
         (["run", "ftp://example.org/x"], "give http:// or https://"),
         (["run", "x.mp4", "--profile", "grand"], "no profile is named 'grand'"),
         (["run", "x.mp4", "--config", "missing.yaml"], "missing.yaml cannot be read"),
