@@ -23,12 +23,15 @@ def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> b
 
 
 def share_cores() -> None:
-    """One torch thread per task: tasks run side by side, and threads that wait for one another on
-    a busy machine cost tens of times what they gain. Results do not depend on the machine then.
+    """One torch and one OpenCV thread per task: tasks run side by side, and threads that wait for
+    one another on a busy machine cost tens of times what they gain. Results do not depend on the
+    number of cores then.
     """
+    import cv2
     import torch
 
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 # The store is the cache: a stage whose output stands does nothing. A second cache, or results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,6 +20,7 @@ from vsa_core.errors import MediaError
 SAMPLE_RATE_HZ = 16_000
 # Frames beyond this are a decompression bomb, not a video of somebody talking (8K is 33 MP).
 MAX_FRAME_PX = 64_000_000
+_FRAMES_AHEAD = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +142,11 @@ def frames(path: Path, per_s: float, max_side_px: int | None = None) -> Iterator
     Raises:
         MediaError: the file cannot be opened any more.
     """
-    # While one frame is looked at, the next is decoded.
+    # While one frame is looked at, the next ones are decoded.
     with closing(_sampled(path, per_s, max_side_px)) as sampled, ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(next, sampled, None)
-        while (frame := ahead.result()) is not None:
-            ahead = pool.submit(next, sampled, None)
+        ahead = deque(pool.submit(next, sampled, None) for _ in range(_FRAMES_AHEAD))
+        while (frame := ahead.popleft().result()) is not None:
+            ahead.append(pool.submit(next, sampled, None))
             yield frame
 
 
@@ -327,7 +329,8 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
     """Frames of one stream; what does not decode is passed over, a torn end is the end."""
     import av
 
-    stream.thread_type = "AUTO"
+    # Sampling skips most frames, so that threads of one decoder only wait for one another.
+    stream.codec_context.thread_count = 1
     packets = container.demux(stream)
     while True:
         try:

@@ -25,10 +25,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from vsa_core.config import load_config
+from vsa_core.config import Settings, load_config
 from vsa_core.errors import SourceError, UsageError
 from vsa_core.progress import LISTENER, Interrupted
-from vsa_core.runs import RunFailedError
+from vsa_core.runs import RunFailedError, backend_ids
 
 _STAGES = {
     "find": "Finding videos",
@@ -109,7 +109,7 @@ def run(args: Namespace) -> int:
     signal.signal(signal.SIGINT, interrupt)
     token = LISTENER.set(bars)
     try:
-        summary = _label(args, settings.run.workers, bars)
+        summary = _label(args, settings, bars)
         code = 0 if not summary["failures"] else SOME_FAILED
     except RunFailedError as error:
         summary, code = error.summary, 1
@@ -133,7 +133,7 @@ def run(args: Namespace) -> int:
     return code
 
 
-def _label(args: Namespace, workers: int, bars: _Bars) -> dict[str, Any]:
+def _label(args: Namespace, settings: Settings, bars: _Bars) -> dict[str, Any]:
     """Run the flow in this process, against a server of its own or the one the user set."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
@@ -147,8 +147,9 @@ def _label(args: Namespace, workers: int, bars: _Bars) -> dict[str, Any]:
         from flows.label import label_sources
 
         logging.getLogger("prefect").setLevel(logging.CRITICAL)
+        backend_ids(settings)  # loads the models while the server starts
         address = {PREFECT_API_URL: server.wait()} if server is not None else {}
-        runner: Any = ThreadPoolTaskRunner(max_workers=workers)
+        runner: Any = ThreadPoolTaskRunner(max_workers=settings.run.workers)
         with temporary_settings(address), bars.progress:
             result: dict[str, Any] = label_sources.with_options(task_runner=runner)(
                 sources=args.sources,
