@@ -70,7 +70,7 @@ def _commit(
 ) -> TableRef:
     if transcript.note:
         notes.append(transcript.note)
-    if not transcript.cues:
+    elif not transcript.cues:
         notes.append("nobody speaks: nothing to label")
     # The video's row first: a transcript that stands means that this stands too.
     note_on_video(store, video["video_id"], *notes, captions_kind=transcript.source)
