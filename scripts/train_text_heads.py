@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from vsa_core.backends import text_minilm
 from vsa_core.backends.text_minilm import EMBEDDING_DIM, LAYERS, Encoder, Head, is_bare, read_line
@@ -347,7 +348,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         print(f"no {', '.join(missing)} in {options.folder}: give --folder", file=sys.stderr)
         return 2
-    torch.set_num_threads(1)  # the same sums whatever the machine
+    torch.set_num_threads(1)  # the same sums however many cores there are
+    threadpool_limits(1)
     job = Job(options.folder, options.cache)
     vader_setting, vader = job.sentiment_from_vader()
     vader_scores = [job.score(vader, name) for name in ("MELD test", f"MELD test{BARE}")]

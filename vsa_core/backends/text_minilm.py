@@ -35,7 +35,7 @@ ENCODER_SHA256 = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 HEADS_FILE = Path(__file__).parent / "assets" / "text_minilm_heads.safetensors"
-HEADS_SHA256 = "7d62e63f1d7d8314703a82028ff3201c9e6fa01ed64742ddf0e686e65ea81bd1"
+HEADS_SHA256 = "c30ac3715a847a38d4b493df0385b551b74d63f9a88d77ddcb44cf7c40fdd170"
 
 EMBEDDING_DIM = 384
 # The heads read the middle of the network too: the last layer was trained for topic, and polarity
