@@ -76,7 +76,11 @@ VIDEOS = TableSpec(
     pa.schema(
         [
             _VIDEO_ID,
-            _column("status", pa.string(), "`ok`, or `error` when nothing could be labelled."),
+            _column(
+                "status",
+                pa.string(),
+                "`ok`, or `error`: it could not be opened, or a stage failed on it; `note` says which.",
+            ),
             _column("note", pa.string(), "Why it failed, or what was odd.", null="nothing odd"),
             _column("channel_id", pa.string(), "The channel's id.", null="no info.json says so"),
             _column("channel", pa.string(), "The channel's name.", null="no info.json says so"),
