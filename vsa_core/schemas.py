@@ -79,7 +79,7 @@ VIDEOS = TableSpec(
             _column(
                 "status",
                 pa.string(),
-                "`ok`, or `error`: it could not be opened, or a stage failed on it; `note` says which.",
+                "`ok`, or `error`: it does not open, or a stage failed on it; `note` says why.",
             ),
             _column("note", pa.string(), "Why it failed, or what was odd.", null="nothing odd"),
             _column("channel_id", pa.string(), "The channel's id.", null="no info.json says so"),
