@@ -139,7 +139,8 @@ def record(
         "fingerprint": run_id[1:],
         "backends": list(backend_ids(settings).values()),
         "model_id": model_id,
-        "model_card": f"models/{model_id}/card.json" if card is not None else None,
+        # A network that was trained and refused has a card too, under an id of its own.
+        "model_card": f"models/{card['model_id']}/card.json" if card is not None else None,
         "videos": asked,
         "videos_failed": failed,
         "segments": counts["segments"],

@@ -399,7 +399,12 @@ RUNS = TableSpec(
                 "Ids of the models used.",
             ),
             _column("model_id", pa.string(), "The fusion model, or `late-mean`."),
-            _column("model_card", pa.string(), "Its card in the store.", null="no model trained"),
+            _column(
+                "model_card",
+                pa.string(),
+                "Card of the network that was trained, also of one that was refused.",
+                null="no network trained",
+            ),
             _column("videos", pa.int64(), "Videos asked for, failed ones too."),
             _column("videos_failed", pa.int64(), "Videos that failed; `videos.note` says why."),
             _column("segments", pa.int64(), "Segments found."),

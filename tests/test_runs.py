@@ -1,0 +1,59 @@
+"""A run's row: which card it names, and when it counts as failed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vsa_core.config import NamedModel, Settings
+from vsa_core.labels import Modality
+from vsa_core.runs import record
+from vsa_core.store import Store
+
+FAKE = Settings(backends={Modality.TEXT: NamedModel(name="fake-text")})
+FAILURE = {"video_id": "v1", "path": "a.mp4", "reason": "torn"}
+
+
+def recorded(store: Store, **changed: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The summary and the row of a run of three videos without speech."""
+    facts: dict[str, Any] = {
+        "sources": ["a"],
+        "video_ids": ["v2", "v3"],
+        "asked": 3,
+        "failures": [],
+        "model": ("late-mean", None, "too little consensus"),
+        "settings": FAKE,
+        "started": datetime.now(UTC),
+    }
+    summary = record(store, "r1", **{**facts, **changed})
+    return summary, store.read(store.find("runs", "r1")).to_pylist()[0]
+
+
+def test_a_network_that_was_refused_keeps_its_own_card(tmp_path: Path) -> None:
+    card = {"model_id": "abc", "metrics": {}}
+    _, row = recorded(Store(tmp_path), model=("late-mean", card, "no better than chance"))
+    assert row["model_id"] == "late-mean"
+    assert row["model_card"] == "models/abc/card.json"
+
+
+def test_late_fusion_without_a_network_has_no_card(tmp_path: Path) -> None:
+    summary, row = recorded(Store(tmp_path))
+    assert row["model_card"] is None
+    assert summary["late_fusion_because"] == "too little consensus"
+
+
+@pytest.mark.parametrize(
+    ("failed", "labelled", "status"),
+    [(0, ["v1", "v2", "v3"], "complete"), (1, ["v2", "v3"], "partial"), (2, ["v3"], "failed")],
+)
+def test_more_failures_than_allowed_fail_the_run(
+    tmp_path: Path, failed: int, labelled: list[str], status: str
+) -> None:
+    failures = [{**FAILURE, "video_id": f"v{i}"} for i in range(failed)]
+    summary, row = recorded(Store(tmp_path), failures=failures, video_ids=labelled)
+    assert summary["status"] == row["status"] == status
+    assert row["videos_failed"] == failed
+    assert row["failures"] == ["a.mp4: torn"] * failed
