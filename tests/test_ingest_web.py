@@ -51,27 +51,34 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[s
 
 def test_a_video_is_fetched_once(site: tuple[str, list[str]], tmp_path: Path) -> None:
     address, asked = site
-    path, problem = fetch(f"{address}/talk.mp4", LOOPBACK, tmp_path)
+    path, problem = fetch(f"{address}/talk.mp4", LOOPBACK, ["en"], tmp_path)
     assert problem is None
     assert probe(path).duration_ms == pytest.approx(2000, abs=100)
     assert path.with_name(f"{path.stem}.info.json").is_file()
     count = len(asked)
-    assert fetch(f"{address}/talk.mp4", LOOPBACK, tmp_path) == (path, None)
+    assert fetch(f"{address}/talk.mp4", LOOPBACK, ["en"], tmp_path) == (path, None)
     assert len(asked) == count
 
 
 def test_a_page_with_a_video_and_captions(site: tuple[str, list[str]], tmp_path: Path) -> None:
-    path, problem = fetch(f"{site[0]}/page.html", LOOPBACK, tmp_path)
+    path, problem = fetch(f"{site[0]}/page.html", LOOPBACK, ["en"], tmp_path)
     assert problem is None
     assert probe(path).has_video
     assert [p.suffix for p in path.parent.glob("*.vtt")] == [".vtt"]
+
+
+def test_captions_in_other_languages_are_left(site: tuple[str, list[str]], tmp_path: Path) -> None:
+    path, _ = fetch(f"{site[0]}/page.html", LOOPBACK, ["de"], tmp_path)
+    assert list(path.parent.glob("*.vtt")) == []
+    path, _ = fetch(f"{site[0]}/page.html?again", LOOPBACK, [], tmp_path)
+    assert len(list(path.parent.glob("*.vtt"))) == 1
 
 
 @pytest.mark.parametrize("page", ["missing.mp4", "words.html"])
 def test_what_is_no_video_is_one_line(
     site: tuple[str, list[str]], tmp_path: Path, page: str
 ) -> None:
-    path, problem = fetch(f"{site[0]}/{page}", LOOPBACK, tmp_path)
+    path, problem = fetch(f"{site[0]}/{page}", LOOPBACK, ["en"], tmp_path)
     assert path is None
     assert problem.startswith(f"{site[0]}/{page}: ")
     assert "\n" not in problem
@@ -83,7 +90,7 @@ def test_a_private_address_is_refused_unless_allowed(
     site: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     count = len(site[1])
-    path, problem = fetch(f"{site[0]}/talk.mp4", Sources(), tmp_path)
+    path, problem = fetch(f"{site[0]}/talk.mp4", Sources(), ["en"], tmp_path)
     assert path is None
     assert "is not public: set sources.allow_private_addresses" in problem
     assert len(site[1]) == count
@@ -94,7 +101,7 @@ def test_a_download_over_the_limit_is_cut_off(
 ) -> None:
     monkeypatch.setattr("vsa_core.ingest.web._MEGABYTE", 1000)
     settings = Sources(allow_private_addresses=True, max_download_mb=1)
-    path, problem = fetch(f"{site[0]}/talk.mp4", settings, tmp_path)
+    path, problem = fetch(f"{site[0]}/talk.mp4", settings, ["en"], tmp_path)
     assert path is None
     assert problem
 
@@ -102,4 +109,4 @@ def test_a_download_over_the_limit_is_cut_off(
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.org/x.mp4", "http://"])
 def test_only_web_addresses_are_fetched(url: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="give http:// or https://"):
-        fetch(url, Sources(), tmp_path)
+        fetch(url, Sources(), ["en"], tmp_path)

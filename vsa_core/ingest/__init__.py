@@ -67,7 +67,9 @@ def find_videos(
         if "://" in source:
             from vsa_core.ingest.web import fetch
 
-            path, problem = fetch(source, settings.sources, store.root / "media")
+            path, problem = fetch(
+                source, settings.sources, settings.transcripts.languages, store.root / "media"
+            )
             found.append(Found(str(path or source), source, problem=problem))
         else:
             for path, problem in videos_in(Path(source), settings.sources.extensions):

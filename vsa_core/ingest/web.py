@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,12 +19,15 @@ _MEGABYTE = 1_000_000
 _UNFINISHED = ".part"
 
 
-def fetch(url: str, settings: Sources, media: Path) -> tuple[Path | None, str | None]:
+def fetch(
+    url: str, settings: Sources, languages: Sequence[str], media: Path
+) -> tuple[Path | None, str | None]:
     """Download a page's video, its captions and its info.json, unless that was done before.
 
     Args:
         url: http or https; anything else is refused.
         settings: limits on size and addresses.
+        languages: of the captions wanted, BCP 47; empty for all.
         media: folder of the store; each address gets a folder of its own below it, named by a
             hash, put in place when it is complete. An interrupted download is resumed.
 
@@ -44,7 +48,7 @@ def fetch(url: str, settings: Sources, media: Path) -> tuple[Path | None, str | 
         if not settings.allow_private_addresses:
             _refuse_private(parts.hostname)
         unfinished = folder.with_name(folder.name + _UNFINISHED)
-        _download(url, settings, unfinished)
+        _download(url, settings, languages, unfinished)
         if _media_file(unfinished) is None:
             return None, f"{url}: the page holds no video that could be fetched"
         unfinished.rename(folder)
@@ -76,7 +80,7 @@ def _refuse_private(host: str) -> None:
             )
 
 
-def _download(url: str, settings: Sources, folder: Path) -> None:
+def _download(url: str, settings: Sources, languages: Sequence[str], folder: Path) -> None:
     import yt_dlp
 
     limit = settings.max_download_mb * _MEGABYTE
@@ -100,7 +104,8 @@ def _download(url: str, settings: Sources, folder: Path) -> None:
         "writesubtitles": True,
         "writeautomaticsub": True,
         "subtitlesformat": "vtt",
-        "subtitleslangs": ["en.*", "en"],
+        # Patterns: a language stands for its regional forms and yt-dlp's `-orig` too.
+        "subtitleslangs": [f"{re.escape(tag)}(-.*)?" for tag in languages] or ["all"],
         "max_filesize": limit,
         "progress_hooks": [stop_when_too_large],
         "retries": 5,
