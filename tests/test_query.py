@@ -30,7 +30,7 @@ from vsa_core.store import Store
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return small_store(tmp_path_factory.mktemp("store"))
+    return small_store(tmp_path_factory.mktemp("made") / "store")
 
 
 @pytest.fixture
