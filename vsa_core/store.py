@@ -128,8 +128,8 @@ class Store:
             StoreError: a missing, unknown or mistyped column, a null where none may be,
                 probabilities that do not sum to 1, an id that repeats, a full or read-only disk.
         """
-        spec = TABLES[table]
         path = self._path(table, key, part)
+        spec = TABLES[table]
         rows = checked(spec, data, where=f"{table}/{key}")
         metadata = {SCHEMA_TAG: spec.tag, _KEY: key, _FINGERPRINT: fingerprint}
         self._put_table(rows.replace_schema_metadata(metadata), path)
