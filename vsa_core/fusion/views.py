@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 
 class Embedding(Protocol):
-    """One view's embeddings of some of the n segments, held or read again block by block.
+    """One view's embeddings of some of the n segments, held or read again block by block."""
 
-    Attributes:
-        width: d; 0 where the view has no embedding at all.
-    """
-
-    width: int
+    @property
+    def width(self) -> int:
+        """d; 0 where the view has no embedding at all."""
+        ...
 
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Rows (b,) among the n segments and their finite vectors (b, d).
