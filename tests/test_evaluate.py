@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from vsa_core.errors import UsageError
-from vsa_core.evaluate import calibration_error, compare_to_truth
+from vsa_core.evaluate import Part, calibration_error, compare_to_truth, split_scores
 
 CLASSES = ["negative", "neutral", "positive"]
 
@@ -85,3 +85,33 @@ def test_calibrated_confidence_has_little_error_and_overconfidence_shows() -> No
     right = rng.random(20_000) < confidence
     assert calibration_error(confidence, right) < 0.02
     assert calibration_error(np.minimum(confidence + 0.2, 1), right) > 0.1
+
+
+def test_split_scores_are_those_of_scikit_learn_on_each_part() -> None:
+    rng = np.random.default_rng(3)
+    truth, agreeing = rng.integers(-1, 4, 500), rng.random(500) < 0.4
+    said = np.where(rng.random(500) < 0.6, truth, rng.integers(0, 4, 500))
+    said[rng.random(500) < 0.2] = -1
+    split = split_scores(truth, said, agreeing)
+    for part, mask in (
+        (split.all, np.ones(500, bool)),
+        (split.agreeing, agreeing),
+        (split.disagreeing, ~agreeing),
+    ):
+        known = mask & (truth >= 0)
+        made = known & (said >= 0)
+        assert part.rows == known.sum()
+        assert part.coverage == pytest.approx(made.sum() / known.sum())
+        assert part.accuracy == pytest.approx(accuracy_score(truth[made], said[made]))
+        assert part.macro_f1 == pytest.approx(f1_score(truth[made], said[made], average="macro"))
+
+
+def test_split_scores_by_hand() -> None:
+    truth, said = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, -1, -1])
+    split = split_scores(truth, said, np.array([True, True, False, False, False]))
+    # Class 0: precision 1, recall 1/2; class 1 the other way round; class 2 is never decided.
+    assert split.all == Part(5, 0.6, pytest.approx(2 / 3), pytest.approx((2 / 3 + 2 / 3 + 0) / 3))
+    assert split.agreeing == Part(2, 1.0, 0.5, pytest.approx(2 / 3))
+    assert split.disagreeing == Part(3, pytest.approx(1 / 3), 1.0, 0.5)
+    nothing = split_scores(truth, said, np.zeros(5, bool)).agreeing
+    assert nothing == Part(0, 0.0, None, None)

@@ -42,6 +42,50 @@ class Score:
     confusion: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How well decisions do on some of the segments.
+
+    Attributes:
+        rows: how many of them have a truth.
+        coverage: share of those that were decided, in [0, 1].
+        accuracy: share right of those decided; None when nothing was decided.
+        macro_f1: mean F1, over those decided, of the classes that occur in the truth of all; None
+            when nothing was decided.
+    """
+
+    rows: int
+    coverage: float
+    accuracy: float | None
+    macro_f1: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How well decisions do where the views agree, and where they do not."""
+
+    all: Part
+    agreeing: Part
+    disagreeing: Part
+
+
+def split_scores(
+    truth: NDArray[np.integer], decided: NDArray[np.integer], agreeing: NDArray[np.bool_]
+) -> Split:
+    """Scores of n segments, apart for those whose views agree and for all the others.
+
+    Args:
+        truth: (n,) index of the class; -1 where it is not known, which counts nowhere.
+        decided: (n,) index of the class; -1 abstains.
+        agreeing: (n,) where the views agree. Every other segment, one that a single view saw too,
+            counts as disagreeing.
+    """
+    known = truth >= 0
+    return Split(
+        *(_part(truth[m], decided[m]) for m in (known, known & agreeing, known & ~agreeing))
+    )
+
+
 def compare_to_truth(
     truth: Sequence[str],
     predictions: Mapping[str, Sequence[str | None]],
@@ -82,6 +126,22 @@ def calibration_error(
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(index, confidence - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _part(truth: NDArray[np.integer], decided: NDArray[np.integer]) -> Part:
+    made = decided >= 0
+    if not made.any():
+        return Part(len(truth), 0.0, None, None)
+    true, said = truth[made], decided[made]
+    k = int(max(truth.max(), decided.max())) + 1
+    hits = np.bincount(true[true == said], minlength=k)
+    f1 = 2 * hits / np.maximum(np.bincount(true, minlength=k) + np.bincount(said, minlength=k), 1)
+    return Part(
+        len(truth),
+        float(made.mean()),
+        float((true == said).mean()),
+        float(f1[np.unique(truth)].mean()),
+    )
 
 
 def _score(
