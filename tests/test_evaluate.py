@@ -113,5 +113,7 @@ def test_split_scores_by_hand() -> None:
     assert split.all == Part(5, 0.6, pytest.approx(2 / 3), pytest.approx((2 / 3 + 2 / 3 + 0) / 3))
     assert split.agreeing == Part(2, 1.0, 0.5, pytest.approx(2 / 3))
     assert split.disagreeing == Part(3, pytest.approx(1 / 3), 1.0, 0.5)
-    nothing = split_scores(truth, said, np.zeros(5, bool)).agreeing
-    assert nothing == Part(0, 0.0, None, None)
+    none = np.zeros(5, bool)
+    assert split_scores(truth, said, none).agreeing == Part(0, 0.0, None, None)
+    assert split_scores(truth, said, none, none).disagreeing == Part(0, 0.0, None, None)
+    assert split_scores(truth, said, none).disagreeing == split.all

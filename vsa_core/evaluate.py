@@ -70,20 +70,22 @@ class Split:
 
 
 def split_scores(
-    truth: NDArray[np.integer], decided: NDArray[np.integer], agreeing: NDArray[np.bool_]
+    truth: NDArray[np.integer],
+    decided: NDArray[np.integer],
+    agreeing: NDArray[np.bool_],
+    disagreeing: NDArray[np.bool_] | None = None,
 ) -> Split:
-    """Scores of n segments, apart for those whose views agree and for all the others.
+    """Scores of n segments, and apart of those whose views agree and of those whose do not.
 
     Args:
         truth: (n,) index of the class; -1 where it is not known, which counts nowhere.
         decided: (n,) index of the class; -1 abstains.
-        agreeing: (n,) where the views agree. Every other segment, one that a single view saw too,
-            counts as disagreeing.
+        agreeing: (n,) where the views agree.
+        disagreeing: (n,) where they do not; None takes every segment that is not `agreeing`.
     """
     known = truth >= 0
-    return Split(
-        *(_part(truth[m], decided[m]) for m in (known, known & agreeing, known & ~agreeing))
-    )
+    others = ~agreeing if disagreeing is None else disagreeing
+    return Split(*(_part(truth[m], decided[m]) for m in (known, known & agreeing, known & others)))
 
 
 def compare_to_truth(
