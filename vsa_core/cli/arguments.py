@@ -10,7 +10,7 @@ from vsa_core import __version__
 from vsa_core.errors import UsageError
 
 # Each is a module here with `run(args) -> exit code`, imported when it is chosen.
-VERBS = ("run", "query", "status", "predict", "models", "store")
+VERBS = ("run", "label", "query", "status", "predict", "models", "store")
 QUERY_FORMATS = ("table", "csv", "json", "parquet")
 
 
@@ -32,6 +32,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"vsa {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     _run(verbs)
+    _label(verbs)
     _query(verbs)
     _status(verbs)
     _predict(verbs)
@@ -59,6 +60,56 @@ def _run(verbs: Any) -> None:
     _add_config(run)
     run.add_argument("--limit", type=_count, metavar="N", help="label the first N videos only")
     run.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+
+
+def _label(verbs: Any) -> None:
+    label = _added(
+        verbs,
+        "label",
+        "label segments from predictions of your own",
+        "Fuse what any models say of any segments: a Parquet table with segment_id, video_id, "
+        "modality, status, probs and embedding goes in, a label per segment comes out.",
+        "vsa label predictions.parquet -o labels.parquet --classes negative,neutral,positive",
+    )
+    label.add_argument(
+        "predictions",
+        metavar="PREDICTIONS",
+        help="a Parquet file, a folder of them, or a pattern in quotes",
+    )
+    label.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the Parquet file to write"
+    )
+    label.add_argument(
+        "--strategy",
+        metavar="NAME",
+        help="late-mean, late-product, vote, tf-mvsa, crossview or crossview-attention (default)",
+    )
+    label.add_argument(
+        "--classes", type=_names, metavar="A,B,C", help="names of the classes in the order of probs"
+    )
+    label.add_argument(
+        "--truth",
+        type=Path,
+        metavar="FILE",
+        help="segment_id and label (Parquet or CSV): score every strategy; changes no label",
+    )
+    label.add_argument(
+        "--reviews",
+        type=Path,
+        metavar="FILE",
+        help="segment_id and label of segments that people looked at, to learn from",
+    )
+    label.add_argument(
+        "--min-confidence",
+        type=_share,
+        default=0.0,
+        metavar="P",
+        help="give no label that is less probable than this (default: 0)",
+    )
+    label.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of what is random (default: 0)"
+    )
+    label.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _query(verbs: Any) -> None:
@@ -228,4 +279,24 @@ def _add_config(verb: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return share
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 4294967295")
     return int(text)

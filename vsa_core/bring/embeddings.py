@@ -1,0 +1,177 @@
+"""Embeddings in Parquet files: checked once, then held, or read again row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vsa_core.bring.files import ParquetPart, batches, column_at
+from vsa_core.errors import UsageError
+from vsa_core.fusion.views import Embedding, Held
+
+COLUMN = "embedding"
+# All views together: below this they are held, above it every pass reads the files again.
+HELD_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where the N rows of a table belong.
+
+    Attributes:
+        parts: the files of the table.
+        segment: (N,) index among the n segments.
+        view: (N,) index among the V views.
+        used: (N,) bool, False where the status says that there is nothing.
+    """
+
+    parts: tuple[ParquetPart, ...]
+    segment: NDArray[np.int32]
+    view: NDArray[np.int8]
+    used: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """One view's embeddings, read again from their files at each pass.
+
+    Attributes:
+        width: d.
+        rows: where the table's rows belong.
+        view: which view it is.
+        embedded: (n,) bool, which segments it has an embedding of.
+    """
+
+    width: int
+    rows: Rows
+    view: int
+    embedded: NDArray[np.bool_]
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """As `Embedding` says, in the order of the files."""
+        rows = self.rows
+
+        def wanted(start: int, stop: int) -> bool:
+            return bool((rows.view[start:stop] == self.view).any())
+
+        for start, batch in batches(rows.parts, [COLUMN], wanted):
+            part = slice(start, start + batch.num_rows)
+            mine = (rows.view[part] == self.view) & rows.used[part]
+            mine &= self.embedded[rows.segment[part]]
+            taken = np.flatnonzero(mine)
+            if len(taken):
+                vectors = _vectors(batch.column(0).take(pa.array(taken)), self.width)
+                yield rows.segment[part][taken].astype(np.intp), vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the embedding columns hold.
+
+    Attributes:
+        embeddings: per view.
+        embedded: (n, V) bool, where there is a finite one.
+        broken: (n, V) bool, where there is one that is not finite.
+    """
+
+    embeddings: tuple[Embedding, ...]
+    embedded: NDArray[np.bool_]
+    broken: NDArray[np.bool_]
+
+
+def read_embeddings(
+    rows: Rows,
+    segments: pa.StringArray,
+    names: Sequence[str],
+    held_bytes: int = HELD_BYTES,
+) -> Checked:
+    """Look at every embedding once.
+
+    Args:
+        rows: where the table's rows belong.
+        segments: ids of the n segments.
+        names: of the V views.
+        held_bytes: up to this size, of all views together, they are held.
+
+    Raises:
+        UsageError: not lists of numbers, or lists of different length within a view.
+    """
+    embedded = np.zeros((len(segments), len(names)), np.bool_)
+    broken = np.zeros_like(embedded)
+    widths = [0] * len(names)
+    hold = 4 * sum(part.values.get(COLUMN, 0) for part in rows.parts) <= held_bytes
+    held: dict[int, NDArray[np.float32]] = {}
+    ranks: dict[int, NDArray[np.intp]] = {}
+    for start, batch in batches(rows.parts, [COLUMN]):
+        column = batch.column(0)
+        lengths = list_lengths(column, column_at(rows.parts, start, COLUMN))
+        part = slice(start, start + batch.num_rows)
+        given = rows.used[part] & (lengths > 0)
+        for v in np.unique(rows.view[part][given]):
+            taken = np.flatnonzero(given & (rows.view[part] == v))
+            width = widths[v] = widths[v] or int(lengths[taken[0]])
+            at = rows.segment[part][taken]
+            odd = np.flatnonzero(lengths[taken] != width)
+            if len(odd):
+                raise UsageError(
+                    f"{column_at(rows.parts, start, COLUMN)}: segment "
+                    f"{segments[int(at[odd[0]])].as_py()!r} has {lengths[taken[odd[0]]]} numbers "
+                    f"for {names[v]}, others {width}: give one modality vectors of one width"
+                )
+            vectors = _vectors(column.take(pa.array(taken)), width)
+            finite = np.isfinite(vectors).all(axis=1)
+            embedded[at[finite], v] = True
+            broken[at[~finite], v] = True
+            if hold:
+                if v not in held:
+                    # In the order of the segments, whatever that of the rows: the same table
+                    # shuffled is the same input.
+                    has = np.zeros(len(segments), np.bool_)
+                    has[rows.segment[rows.used & (rows.view == v)]] = True
+                    ranks[v] = np.cumsum(has) - 1
+                    held[v] = np.empty((int(has.sum()), width), np.float32)
+                held[v][ranks[v][at[finite]]] = vectors[finite]
+    kept: list[Embedding] = []
+    for v, width in enumerate(widths):
+        if width and not hold:
+            kept.append(Streamed(width, rows, v, embedded[:, v]))
+            continue
+        finite_at = np.flatnonzero(embedded[:, v])
+        vectors = held.pop(v, np.zeros((0, width), np.float32))
+        if len(finite_at) < len(vectors):
+            vectors = vectors[ranks[v][finite_at]]
+        kept.append(Held(finite_at, vectors))
+    return Checked(tuple(kept), embedded, broken)
+
+
+def list_lengths(column: pa.Array, what: str) -> NDArray[np.intp]:
+    """Length of each list of numbers; 0 where it is null.
+
+    Raises:
+        UsageError: the column holds something else.
+    """
+    kind = column.type
+    if pa.types.is_null(kind):
+        return np.zeros(len(column), np.intp)
+    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (nested or pa.types.is_fixed_size_list(kind)) or not (
+        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    ):
+        raise UsageError(f"{what} is {kind}: make it a list of floats")
+    lengths: NDArray[np.intp] = pc.fill_null(pc.list_value_length(column), 0).to_numpy(
+        zero_copy_only=False
+    )
+    return lengths.astype(np.intp)
+
+
+def _vectors(lists: pa.Array, width: int) -> NDArray[np.float32]:
+    """Lists as an array (b, d); a null in a list, and what overflows, is not finite."""
+    flat = lists.flatten().to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):
+        vectors: NDArray[np.float32] = np.asarray(flat, np.float32).reshape(-1, width)
+    return vectors

@@ -1,0 +1,246 @@
+"""`vsa label`: somebody else's predictions in, labels out, with scores where the truth is known."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from vsa_core.cli import OK
+from vsa_core.cli.screen import write_json, write_table
+from vsa_core.errors import UsageError, VsaError
+
+if TYPE_CHECKING:
+    from vsa_core.bring.predictions import Predictions
+    from vsa_core.evaluate import Split
+    from vsa_core.fusion.decide import Decided
+    from vsa_core.fusion.strategies import Fused, Known
+
+# Nobody waits for a second to be told how far it is.
+_QUIET_S = 2.0
+_LINE_EVERY_S = 30.0
+
+
+class _Progress:
+    """How far the work is: on a terminal one line over and over, elsewhere a line now and then."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._told = time.monotonic() + _QUIET_S
+        self._open = False
+
+    def __call__(self, what: str, share: float) -> None:
+        now = time.monotonic()
+        screen = self._out.isatty()
+        if now < self._told:
+            return
+        self._told = now + (0.2 if screen else _LINE_EVERY_S)
+        line = f"{what}: {share:.0%}"
+        self._out.write(f"\r{line:<60}" if screen else f"{line}\n")
+        self._out.flush()
+        self._open = screen
+
+    def done(self) -> None:
+        """Leave a terminal's line as it was."""
+        if self._open:
+            self._out.write("\r" + " " * 60 + "\r")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Label the segments, write the labels, and say what came of it."""
+    begun = time.monotonic()
+    from vsa_core.bring.labels import MIN_VOTE, labels_of, write_labels
+    from vsa_core.bring.predictions import TARGET, read_predictions
+    from vsa_core.bring.truth import read_known
+    from vsa_core.config import Fusion
+    from vsa_core.fusion.strategies import DEFAULT, STRATEGIES, fuse
+
+    strategy = args.strategy or DEFAULT
+    if strategy not in STRATEGIES:
+        raise UsageError(f"no strategy {strategy!r}: take one of {', '.join(STRATEGIES)}")
+    _check_output(args)
+    predictions = read_predictions(args.predictions, args.classes)
+    views = predictions.views
+    notes = list(views.notes)
+    reviews = truth = None
+    if args.reviews:
+        reviews, odd = read_known(args.reviews, views)
+        notes.extend(odd)
+    if args.truth:
+        truth, odd = read_known(args.truth, views)
+        notes.extend(odd)
+    settings = Fusion(seed=args.seed)
+    progress = _Progress(sys.stderr)
+
+    def fused_by(name: str) -> Fused:
+        return fuse(
+            views,
+            name,
+            settings=settings,
+            min_confidence=MIN_VOTE,
+            known=reviews,
+            progress=lambda share: progress(name, share),
+        )
+
+    fused = fused_by(strategy)
+    decided = labels_of(views, fused, min_confidence=args.min_confidence, known=reviews)
+    made_with = {
+        "min_vote": MIN_VOTE,
+        "min_confidence": args.min_confidence,
+        "reviews": 0 if reviews is None else len(reviews.rows),
+        "fusion": settings.model_dump(mode="json"),
+    }
+    write_labels(args.output, views, fused, decided, order=predictions.order, settings=made_with)
+    scores: dict[str, Split] = {}
+    if truth is not None:
+        labelled = {strategy: decided}
+        for name in STRATEGIES:
+            if name not in labelled:
+                try:
+                    labelled[name] = labels_of(
+                        views, fused_by(name), min_confidence=args.min_confidence
+                    )
+                except VsaError as error:
+                    notes.append(f"{name} is not scored: {error}")
+        scores = _scores(
+            predictions, {n: labelled[n] for n in STRATEGIES if n in labelled}, truth, reviews
+        )
+        if reviews is not None:
+            notes.append("reviewed segments are left out of the scores")
+    progress.done()
+    notes.extend(fused.report.get("notes", ()))
+    summary: dict[str, Any] = {
+        "predictions": str(args.predictions),
+        "output": str(args.output),
+        "strategy": strategy,
+        "segments": len(views),
+        "videos": len(views.videos),
+        "modalities": list(views.names),
+        "classes": list(views.classes[TARGET]),
+        **_counts(decided, views.classes[TARGET]),
+        "reviews": made_with["reviews"],
+        "notes": notes,
+        "warnings": list(fused.report.get("warnings", ())),
+        "report": fused.report,
+        "scores": {name: asdict(split) for name, split in scores.items()} if truth else None,
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+    if args.json:
+        write_json(sys.stdout, summary)
+    else:
+        _show(summary, scores, sys.stdout)
+    return OK
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Before hours of work: whether its outcome can be kept."""
+    output: Path = args.output
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        what = "is a folder" if output.is_dir() else "would be in a folder that is not there"
+        raise UsageError(f"{output} {what}: give the name of a Parquet file with -o")
+    for given in (args.predictions, args.truth, args.reviews):
+        if given and output.exists() and Path(given).exists() and output.samefile(given):
+            raise UsageError(f"{output} is what is read: give another name with -o")
+
+
+def _counts(decided: Decided, classes: tuple[str, ...]) -> dict[str, Any]:
+    """How many segments have each label, origin and state of agreement."""
+    import numpy as np
+
+    from vsa_core.labels import Agreement, Origin
+
+    made = decided.label >= 0
+    by_class = np.bincount(decided.label[made], minlength=len(classes)).tolist()
+    return {
+        "labels": dict(zip(classes, by_class, strict=True)),
+        "unlabelled": int((~made).sum()),
+        "coverage": float(made.mean()),
+        "agreement": {s.value: int((decided.agreement == s.value).sum()) for s in Agreement},
+        "origin": {o.value: int((decided.origin == o.value).sum()) for o in Origin},
+    }
+
+
+def _scores(
+    predictions: Predictions,
+    labelled: Mapping[str, Decided],
+    truth: Known,
+    reviews: Known | None,
+) -> dict[str, Split]:
+    """Every strategy and every modality alone against the truth of segments nobody reviewed.
+
+    Whether views agree is asked of their likeliest classes here, however sure they are: the
+    segments on which a view is unsure are the ones that fusion is for.
+    """
+    import numpy as np
+
+    from vsa_core.agree import agreement, has_unique_top
+    from vsa_core.evaluate import split_scores
+    from vsa_core.labels import Agreement
+
+    views = predictions.views
+    known = np.full(len(views), -1)
+    known[truth.rows] = truth.labels
+    if reviews is not None:
+        known[reviews.rows] = -1
+    states = agreement(views.probs[truth.target], 0.0).states
+    parts = (states == Agreement.AGREE.value, states == Agreement.DISAGREE.value)
+    scores = {}
+    for v, name in enumerate(views.names):
+        probs = views.probs[truth.target][:, v]
+        top = np.where(has_unique_top(probs), np.nan_to_num(probs).argmax(axis=1), -1)
+        scores[f"{name} alone"] = split_scores(known, top, *parts)
+    for name, decided in labelled.items():
+        scores[name] = split_scores(known, decided.label, *parts)
+    return scores
+
+
+def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) -> None:
+    n = summary["segments"]
+    out.write(
+        f"{n} segments of {summary['videos']} videos, seen by {', '.join(summary['modalities'])}, "
+        f"fused by {summary['strategy']}\n\n"
+    )
+    rows = [(f"label {name}", count) for name, count in summary["labels"].items()]
+    rows.append(("no label", summary["unlabelled"]))
+    rows += [(f"votes: {state}", count) for state, count in summary["agreement"].items()]
+    rows += [(f"labelled by {o}", c) for o, c in summary["origin"].items() if o != "none"]
+    write_table(out, ("what", "segments", "share"), [(w, c, f"{c / n:.1%}") for w, c in rows])
+    if scores:
+        some = next(iter(scores.values()))
+        out.write(
+            f"\nAgainst the truth of {some.all.rows} segments. The likeliest classes of two or "
+            f"more modalities agree on {some.agreeing.rows}, differ on {some.disagreeing.rows}.\n"
+        )
+        heads = [f"{w} {what}" for w in ("all", "agree", "disagree") for what in _FIGURES]
+        write_table(out, ("decided by", *heads), [_figures(*item) for item in scores.items()])
+    if summary["report"].get("estimate"):
+        out.write(f"\nestimate: {_line(summary['report']['estimate'])}\n")
+    lines = [f"warning: {line}" for line in summary["warnings"]]
+    lines += [f"note: {line}" for line in summary["notes"]]
+    if summary["reviews"]:
+        lines.append(f"note: {summary['reviews']} segments are labelled by people and learnt from")
+    out.write("".join(f"{line}\n" for line in ["", *lines] if lines))
+    out.write(f"\nLabels: {summary['output']}\n")
+
+
+_FIGURES = ("F1", "accuracy", "coverage")
+
+
+def _figures(name: str, split: Split) -> tuple[str, ...]:
+    cells = [name]
+    for part in (split.all, split.agreeing, split.disagreeing):
+        for figure in (part.macro_f1, part.accuracy):
+            cells.append("-" if figure is None else f"{figure:.3f}")
+        cells.append(f"{part.coverage:.0%}")
+    return tuple(cells)
+
+
+def _line(facts: Any) -> str:
+    """Facts in one line."""
+    if isinstance(facts, Mapping):
+        return ", ".join(f"{key} {_line(value)}" for key, value in facts.items())
+    return f"{facts:.3f}" if isinstance(facts, float) else str(facts)
