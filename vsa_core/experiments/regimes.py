@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,10 @@ from vsa_core.fusion.views import Views, views_from_arrays
 from vsa_core.labels import SENTIMENTS
 
 K = len(SENTIMENTS)
-_NAMES = ("text", "face", "audio")
+NAMES = ("text", "face", "audio")
+_WIDTHS = (64, 32, 32)
+_FAVOURITES = (1, 0, 2)  # the class that a biased view's errors go to
+_FAVOURED = 0.8  # share of them that do
 _OVERCONFIDENCE = 0.6  # logits are divided by it
 _HEAD_SPREAD = 1.5  # standard deviation of a head's logits, however far it is perturbed
 _NUISANCE_DIMS = 4
@@ -21,28 +24,32 @@ _MARK = 3.0  # length of the direction that marks unusable or colluding segments
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """How segments, embeddings and errors are drawn; V views.
+    """How segments, embeddings and errors are drawn; V views, at most three.
 
     Attributes:
-        accuracy: (V,) of the pretrained heads.
+        accuracy: (V,) of the pretrained heads; strictly between 0 and 1.
         errors: `head` (a linear head fitted on another domain), `random` (independent of the
             embedding), `bias` (the same, most of them one class), `inside` (the wrong class also
             sets the embedding).
         sigma: (V,) noise of the embedding.
         prior: (K,) of the classes.
-        absent: (V,) share of segments without this view; two views are never both absent.
-        unusable: (V,) share of segments without a class in the embedding, marked by a direction.
+        absent: share of segments without this view, for the first views; the others are never
+            absent, and a segment keeps one view at least.
+        unusable: share of segments without a class in the embedding, marked by a direction, for
+            the first views; the others have none.
+        mix: concentration of each video's own class shares (Dirichlet); 0 gives all the prior.
         collude: share of segments on which all heads say the same wrong class, marked likewise.
         segments, videos: how many.
     """
 
     accuracy: tuple[float, ...]
-    errors: str = "head"
+    errors: Literal["head", "random", "bias", "inside"] = "head"
     sigma: tuple[float, ...] = (1.0, 1.0)
     prior: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
-    absent: tuple[float, ...] = (0.0, 0.0)
-    unusable: tuple[float, ...] = (0.0, 0.0)
+    absent: tuple[float, ...] = ()
+    unusable: tuple[float, ...] = ()
     collude: float = 0.0
+    mix: float = 0.0
     segments: int = 3000
     videos: int = 30
 
@@ -73,6 +80,7 @@ REGIMES: dict[str, Regime] = {
     "paper75": Regime((0.75, 0.60), "inside"),
     "three": Regime((0.65, 0.55, 0.50), sigma=(1.0, 1.0, 1.2)),
     "three-random": Regime((0.75, 0.60, 0.55), "random", sigma=(1.0, 1.0, 1.0)),
+    "topical": Regime((0.65, 0.55), mix=0.5),
     "n300": Regime((0.65, 0.55), segments=300, videos=6),
 }
 
@@ -85,24 +93,30 @@ def draw(regime: Regime, seed: int) -> Drawn:
     video a random point of a random 4-dimensional subspace of the view (standard normal times
     standard normal, halved).
 
-    Source: the study in docs/label-engine.md.
+    Source: docs/tf-mvsa.md.
     """
     rng = np.random.default_rng([seed, 20240])
     n, views = regime.segments, len(regime.accuracy)
-    y = rng.choice(K, n, p=regime.prior)
     video = np.sort(np.arange(n) % regime.videos)
+    y = rng.choice(K, n, p=regime.prior)
+    if regime.mix:
+        of_video = rng.dirichlet(regime.mix * K * np.array(regime.prior), regime.videos)
+        y = (rng.random((n, 1)) > of_video[video].cumsum(axis=1)[:, :-1]).sum(axis=1)
     absent = _absent(regime, rng)
     misled = rng.random(n) < regime.collude
     same_wrong = (y + rng.integers(1, K, n)) % K
     probs = np.full((n, views, K), np.nan)
     embeddings: list[NDArray[np.floating] | None] = []
     for v in range(views):
-        d = 64 if v == 0 else 32
+        d = _WIDTHS[v]
         directions = np.linalg.qr(rng.normal(size=(d, K + 1)))[0].T
         prototypes, mark = np.sqrt(2) * directions[:K], _MARK * directions[K]
-        unusable = rng.random(n) < (regime.unusable[v] if v < len(regime.unusable) else 0)
-        said, p = _SAY[regime.errors](regime, v, y, rng)
-        shown = said if regime.errors == "inside" else y
+        unusable = rng.random(n) < _share(regime.unusable, v)
+        shown = y
+        if regime.errors != "head":
+            favourite = _FAVOURITES[v] if regime.errors == "bias" else None
+            said, p = _said(y, regime.accuracy[v], favourite, rng)
+            shown = said if regime.errors == "inside" else y
         x = np.where(unusable[:, None], 0, prototypes[shown])
         x = x + regime.sigma[v] * rng.normal(size=(n, d))
         basis = rng.normal(size=(_NUISANCE_DIMS, d))
@@ -121,7 +135,7 @@ def draw(regime: Regime, seed: int) -> Drawn:
         np.array([f"video{i:03d}" for i in video]),
         probs,
         embeddings,
-        names=_NAMES[:views],
+        names=NAMES[:views],
         classes=tuple(s.value for s in SENTIMENTS),
         target="sentiment",
         segment_ids=[f"video{v:03d}-{i:05d}" for i, v in enumerate(video)],
@@ -129,10 +143,15 @@ def draw(regime: Regime, seed: int) -> Drawn:
     return Drawn(made, y)
 
 
+def _share(shares: tuple[float, ...], view: int) -> float:
+    return shares[view] if view < len(shares) else 0.0
+
+
 def _absent(regime: Regime, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(n, V) which views are missing; of two that would be, the first stays."""
-    shares = regime.absent + (0.0,) * (len(regime.accuracy) - len(regime.absent))
-    absent = rng.random((regime.segments, len(shares))) < np.array(shares)
+    """(n, V) which views are missing; where all would be, the first stays."""
+    views = len(regime.accuracy)
+    shares = np.array([_share(regime.absent, v) for v in range(views)])
+    absent = rng.random((regime.segments, views)) < shares
     absent[absent.all(axis=1), 0] = False
     return absent
 
@@ -166,44 +185,20 @@ def _head(
     return _softmax(z / z.std() * _HEAD_SPREAD / _OVERCONFIDENCE)
 
 
-def _random(
-    regime: Regime, view: int, y: NDArray[np.intp], rng: np.random.Generator
+def _said(
+    y: NDArray[np.intp], accuracy: float, favourite: int | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
-    """Right with each segment's own reliability, which the probabilities overstate."""
-    accuracy = regime.accuracy[view]
-    u = rng.beta(4 * accuracy, 4 * (1 - accuracy), len(y))
+    """What a view says (n,), and with which probabilities (n, K), whatever its embedding.
+
+    It is right with each segment's own reliability, which the probabilities overstate; when wrong
+    it says any other class, or mostly its favourite.
+    """
+    reliability = rng.beta(4 * accuracy, 4 * (1 - accuracy), len(y))
     wrong = (y + rng.integers(1, K, len(y))) % K
-    said = np.where(rng.random(len(y)) < u, y, wrong)
-    return said, _probs_of(said, u, rng)
-
-
-def _bias(
-    regime: Regime, view: int, y: NDArray[np.intp], rng: np.random.Generator
-) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
-    """As `_random`, but 80 % of the wrong ones go to the view's favourite class."""
-    accuracy = regime.accuracy[view]
-    u = rng.beta(4 * accuracy, 4 * (1 - accuracy), len(y))
-    favourite = (1, 0, 2)[view % K]
-    wrong = (y + rng.integers(1, K, len(y))) % K
-    wrong = np.where((rng.random(len(y)) < 0.8) & (y != favourite), favourite, wrong)
-    said = np.where(rng.random(len(y)) < u, y, wrong)
-    return said, _probs_of(said, u, rng)
-
-
-def _later(
-    regime: Regime, view: int, y: NDArray[np.intp], rng: np.random.Generator
-) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
-    """A head needs the embedding first."""
-    return y, np.zeros((len(y), K))
-
-
-_SAY: dict[
-    str,
-    Callable[
-        [Regime, int, NDArray[np.intp], np.random.Generator],
-        tuple[NDArray[np.intp], NDArray[np.floating]],
-    ],
-] = {"random": _random, "bias": _bias, "inside": _random, "head": _later}
+    if favourite is not None:
+        wrong = np.where((rng.random(len(y)) < _FAVOURED) & (y != favourite), favourite, wrong)
+    said = np.where(rng.random(len(y)) < reliability, y, wrong)
+    return said, _probs_of(said, reliability, rng)
 
 
 def _probs_of(
@@ -230,8 +225,3 @@ def _softmax(z: NDArray[np.floating]) -> NDArray[np.floating]:
     e = np.exp(z - z.max(axis=1, keepdims=True))
     probs: NDArray[np.floating] = e / e.sum(axis=1, keepdims=True)
     return probs
-
-
-def names() -> Sequence[str]:
-    """Of the regimes, in the order of the study."""
-    return tuple(REGIMES)
