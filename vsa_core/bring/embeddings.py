@@ -158,10 +158,9 @@ def list_lengths(column: pa.Array, what: str) -> NDArray[np.intp]:
     kind = column.type
     if pa.types.is_null(kind):
         return np.zeros(len(column), np.intp)
-    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not (nested or pa.types.is_fixed_size_list(kind)) or not (
-        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
-    ):
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    numbers = (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)
+    if not any(a(kind) for a in lists) or not any(a(kind.value_type) for a in numbers):
         raise UsageError(f"{what} is {kind}: make it a list of floats")
     lengths: NDArray[np.intp] = pc.fill_null(pc.list_value_length(column), 0).to_numpy(
         zero_copy_only=False
