@@ -36,9 +36,11 @@ def read_known(where: str | Path, views: Views) -> tuple[Known, tuple[str, ...]]
     ids, labels = _columns(where)
     said = pc.fill_null(pc.not_equal(labels, ""), False)
     notes = []
-    if unlabelled := len(said) - pc.sum(said).as_py():
+    if unlabelled := said.false_count:
         notes.append(f"{where}: {unlabelled} rows have no label: they are passed over")
     ids, labels = ids.filter(said), labels.filter(said)
+    if not len(ids):
+        raise UsageError(f"{where}: no row has a label: write what each segment is")
     label = pc.index_in(labels, pa.array(classes, pa.string()))
     if label.null_count:
         odd = pc.index(pc.is_null(label), True).as_py()
@@ -48,7 +50,7 @@ def read_known(where: str | Path, views: Views) -> tuple[Known, tuple[str, ...]]
         )
     row = pc.index_in(ids, views.segment_ids)
     known = pc.is_valid(row)
-    if strange := len(known) - pc.sum(known).as_py():
+    if strange := known.false_count:
         first = ids[pc.index(known, False).as_py()].as_py()
         if strange == len(known):
             raise UsageError(
@@ -103,7 +105,8 @@ def _columns(where: str | Path) -> tuple[pa.Array, pa.Array]:
 def _csv_columns(path: Path) -> tuple[pa.Array, pa.Array]:
     words = pa.csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pa.string()))
     try:
-        table = pa.csv.read_csv(path, convert_options=words)
+        with path.open("rb") as file:
+            table = pa.csv.read_csv(file, convert_options=words)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:

@@ -1,0 +1,318 @@
+"""`vsa label`: what it prints, scores, refuses, and that the truth changes no label."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from tests.bring.tables import rows, truth, write
+from vsa_core.cli import label as module
+from vsa_core.cli import main
+from vsa_core.cli.arguments import parser
+from vsa_core.errors import VsaError
+from vsa_core.fusion import strategies
+
+NAMES = ["negative", "neutral", "positive"]
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder one is in, with predictions and their truth; fusing that trains is left out."""
+    table = rows(widths={"text": 4, "face": 3, "voice": 0})
+    for i in (2, 3, 5, 6, 9):
+        table[i] |= {"status": "absent", "probs": None, "embedding": None}
+    write(tmp_path / "p.parquet", table)
+    truth(tmp_path / "t.parquet", names=NAMES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(strategies, "STRATEGIES", ("late-mean", "late-product", "vote"))
+    return tmp_path
+
+
+def label(*words: str, strategy: str = "late-product") -> int:
+    return main(
+        ["label", "p.parquet", "-o", "l.parquet", "--strategy", strategy, *words,
+         "--classes", ",".join(NAMES)]
+    )  # fmt: skip
+
+
+def summary(capsys: pytest.CaptureFixture[str], *words: str, **options: str) -> dict[str, Any]:
+    code = label("--json", *words, **options)
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_what_is_printed(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert label("--truth", "t.parquet") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0] == "60 segments of 6 videos, seen by text, face, voice, fused by late-product"
+    found = pq.read_table("l.parquet").to_pylist()
+    for name in NAMES:
+        count = sum(row["label"] == name for row in found)
+        assert f"label {name} {count} {count / 60:.1%}" in [" ".join(x.split()) for x in lines]
+    heads = next(line for line in lines if line.startswith("decided by"))
+    assert " ".join(heads.split()).endswith("disagree F1 disagree accuracy disagree coverage")
+    at = lines.index(heads)
+    assert [line.split("  ")[0] for line in lines[at + 1 : at + 7]] == [
+        "text alone", "face alone", "voice alone", "late-mean", "late-product", "vote",
+    ]  # fmt: skip
+    assert lines[-1] == "Labels: l.parquet"
+
+
+def test_one_object_for_programs(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = summary(capsys, "--min-confidence", "0.8", "--seed", "7")
+    found = pq.read_table("l.parquet").to_pylist()
+    assert (said["segments"], said["videos"], said["strategy"]) == (60, 6, "late-product")
+    assert (said["output"], said["classes"], said["scores"]) == ("l.parquet", NAMES, None)
+    assert said["modalities"] == ["text", "face", "voice"]
+    for key in ("agreement", "origin"):
+        assert sum(said[key].values()) == 60
+        for value, count in said[key].items():
+            assert sum(row[key] == value for row in found) == count
+    given = [row["label"] for row in found if row["label"]]
+    assert 0 < said["unlabelled"] == 60 - len(given) < 60
+    assert said["coverage"] == pytest.approx(len(given) / 60)
+    assert said["labels"] == {name: given.count(name) for name in NAMES}
+    settings = json.loads(pq.read_schema("l.parquet").metadata[b"vsa.settings"])
+    assert settings["fusion"]["seed"] == 7
+    assert settings["min_confidence"] == 0.8
+
+
+def test_scores_are_those_of_scikit_learn(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = summary(capsys, "--truth", "t.parquet", "--min-confidence", "0.55")["scores"]
+    given = pq.read_table("p.parquet").to_pylist()
+    of: dict[str, dict[str, list[float]]] = {}
+    for row in given:
+        if row["probs"] is not None:
+            of.setdefault(row["segment_id"], {})[row["modality"]] = row["probs"]
+    ids = [f"s{i:03d}" for i in range(60)]
+    tops = {s: {m: int(np.argmax(p)) for m, p in of[s].items()} for s in ids}
+    alike = {s: len(tops[s]) > 1 and len(set(tops[s].values())) == 1 for s in ids}
+    differ = {s: len(set(tops[s].values())) > 1 for s in ids}
+    labels = {r["segment_id"]: r["label"] for r in pq.read_table("l.parquet").to_pylist()}
+    said = {
+        "late-product": {s: NAMES.index(x) if x else None for s, x in labels.items()},
+        **{f"{m} alone": {s: tops[s].get(m) for s in ids} for m in ("text", "face", "voice")},
+    }
+    means = {s: np.mean(list(of[s].values()), axis=0) for s in ids}
+    said["late-mean"] = {
+        s: int(np.argmax(m)) if m.max() >= 0.55 else None for s, m in means.items()
+    }
+    assert set(scores) == {*said, "vote"}
+    for name, decided in said.items():
+        for part, wanted in (
+            ("all", ids),
+            ("agreeing", [s for s in ids if alike[s]]),
+            ("disagreeing", [s for s in ids if differ[s]]),
+        ):
+            pairs = [(int(s[1:]) % 3, decided[s]) for s in wanted if decided[s] is not None]
+            true, told = zip(*pairs, strict=True)
+            score = scores[name][part]
+            assert score["rows"] == len(wanted)
+            assert score["coverage"] == pytest.approx(len(pairs) / len(wanted))
+            assert score["accuracy"] == pytest.approx(accuracy_score(true, told))
+            occurring = sorted({int(s[1:]) % 3 for s in wanted})
+            f1 = f1_score(true, told, labels=occurring, average="macro", zero_division=0)
+            assert score["macro_f1"] == pytest.approx(f1)
+    assert 0 < scores["late-mean"]["disagreeing"]["coverage"] < 1
+
+
+def test_the_truth_changes_no_label(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary(capsys)
+    plain = Path("l.parquet").read_bytes()
+    summary(capsys, "--truth", "t.parquet")
+    assert Path("l.parquet").read_bytes() == plain
+
+
+def test_a_strategy_that_cannot_be_scored_is_noted(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = strategies.fuse
+
+    def fuse(views: Any, strategy: str, **options: Any) -> Any:
+        if strategy == "vote":
+            raise VsaError("too little to go by")
+        return real(views, strategy, **options)
+
+    monkeypatch.setattr(strategies, "fuse", fuse)
+    said = summary(capsys, "--truth", "t.parquet")
+    assert "vote" not in said["scores"]
+    assert "vote is not scored: too little to go by" in said["notes"]
+
+
+def test_reviews_go_to_the_engine_and_stand_but_are_not_scored(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("r.csv").write_text("segment_id,label\ns004,positive\ns001,neutral\n")
+    told = []
+    real = strategies.fuse
+
+    def fuse(views: Any, strategy: str, **options: Any) -> Any:
+        told.append(options["known"])
+        return real(views, strategy, **options)
+
+    monkeypatch.setattr(strategies, "fuse", fuse)
+    said = summary(capsys, "--reviews", "r.csv", "--truth", "t.parquet")
+    assert len(told) == 3
+    for known in told:
+        assert (known.target, known.rows.tolist(), known.labels.tolist()) == (
+            "label",
+            [1, 4],
+            [1, 2],
+        )
+    assert (said["reviews"], said["origin"]["human"]) == (2, 2)
+    assert "reviewed segments are left out of the scores" in said["notes"]
+    assert {score["all"]["rows"] for score in said["scores"].values()} == {58}
+    found = {row["segment_id"]: row for row in pq.read_table("l.parquet").to_pylist()}
+    assert (found["s004"]["label"], found["s004"]["origin"]) == ("positive", "human")
+    assert label("--reviews", "r.csv") == 0
+    assert "note: 2 segments are labelled by people and learnt from" in capsys.readouterr().out
+
+
+def test_notes_warnings_and_the_estimate_are_shown(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = strategies.fuse
+
+    def fuse(*given: Any, **options: Any) -> Any:
+        fused = real(*given, **options)
+        fused.report.update(
+            notes=["it rained"],
+            warnings=["face is noise"],
+            estimate={"accuracy": 0.75, "k": {"n": 3}},
+        )
+        return fused
+
+    monkeypatch.setattr(strategies, "fuse", fuse)
+    assert label() == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in ("note: it rained", "warning: face is noise", "estimate: accuracy 0.750, k n 3"):
+        assert line in lines
+    said = summary(capsys)
+    assert said["warnings"] == ["face is noise"]
+    assert "it rained" in said["notes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["no.parquet", "-o", "l.parquet"],
+            "no.parquet is not there: give a Parquet file, a folder or a pattern",
+        ),
+        (["p.parquet", "-o", "."], ". is a folder: give the name of a Parquet file with -o"),
+        (
+            ["p.parquet", "-o", "no/l.parquet"],
+            "no/l.parquet would be in a folder that is not there: give the name of a Parquet file "
+            "with -o",
+        ),
+        (
+            ["p.parquet", "-o", "./p.parquet"],
+            "p.parquet is what is read: give another name with -o",
+        ),
+        (
+            ["p.parquet", "-o", "t.parquet", "--truth", "t.parquet"],
+            "t.parquet is what is read: give another name with -o",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--strategy", "best"],
+            "no strategy 'best': take one of late-mean, late-product, vote",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--classes", "a,b"],
+            "--classes names 2 classes (a, b), probs has 3: name each, in the order of probs",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--truth", "t.parquet"],
+            "t.parquet: label 'negative' of segment 's000' is none of the classes (0, 1, 2): name "
+            "them in the order of probs with --classes, such as --classes "
+            "negative,neutral,positive",
+        ),
+        (
+            ["t.parquet", "-o", "l.parquet"],
+            "t.parquet lacks the column video_id: it needs segment_id, video_id, modality, probs "
+            "and may have status and embedding; there are segment_id, label",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--min-confidence", "2"],
+            "argument --min-confidence: '2' is no number from 0 to 1 (see `vsa label --help`)",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--min-confidence", "nan"],
+            "argument --min-confidence: 'nan' is no number from 0 to 1 (see `vsa label --help`)",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--seed", "-1"],
+            "argument --seed: '-1' is no whole number from 0 to 4294967295 (see `vsa label "
+            "--help`)",
+        ),
+        (
+            ["p.parquet"],
+            "the following arguments are required: -o/--output (see `vsa label --help`)",
+        ),
+    ],
+)
+def test_bad_usage_is_one_line_and_writes_nothing(
+    made: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    strategy = [] if "--strategy" in words else ["--strategy", "vote"]
+    assert main(["label", *words, *strategy]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"vsa: {message}\n")
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
+
+
+def test_the_help_names_every_strategy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["label", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("-\n", "-").split()).replace("- ", "-")
+    *others, last = strategies.STRATEGIES
+    assert f"{', '.join(others)} or {last} (default)" in said
+    assert last == strategies.DEFAULT
+    assert parser().parse_args(["label", "p", "-o", "l"]).strategy is None
+
+
+def test_progress_is_told_only_when_it_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    progress = module._Progress(sys.stderr)
+    for seconds in range(70):
+        now[0] = float(seconds)
+        progress("crossview", seconds / 100)
+    progress.done()
+    assert capsys.readouterr().err == "crossview: 2%\ncrossview: 32%\ncrossview: 62%\n"
+
+
+@pytest.mark.parametrize("regime", ["missing-0", "three-1", "n300-0"])
+def test_the_regimes_are_such_tables(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], regime: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(strategies, "STRATEGIES", ("late-mean", "late-product"))
+    known = shared / "regimes" / f"{regime}.truth.parquet"
+    words = [str(shared / "regimes" / f"{regime}.parquet"), "-o", str(tmp_path / "l.parquet")]
+    words += ["--classes", ",".join(NAMES), "--truth", str(known), "--strategy", "late-product"]
+    assert main(["label", *words, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    true = {row["segment_id"]: row["label"] for row in pq.read_table(known).to_pylist()}
+    found = pq.read_table(tmp_path / "l.parquet").to_pylist()
+    assert [row["segment_id"] for row in found] == list(true)
+    given = [(true[row["segment_id"]], row["label"]) for row in found if row["label"]]
+    macro_f1 = f1_score(*zip(*given, strict=True), average="macro")
+    assert scores["late-product"]["all"]["macro_f1"] == pytest.approx(macro_f1)
+    best = max(s["all"]["macro_f1"] for name, s in scores.items() if name.endswith("alone"))
+    assert macro_f1 > best  # as the study has it for these three
