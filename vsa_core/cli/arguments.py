@@ -10,7 +10,8 @@ from vsa_core import __version__
 from vsa_core.errors import UsageError
 
 # Each is a module here with `run(args) -> exit code`, imported when it is chosen.
-VERBS = ("run", "label", "query", "status", "predict", "models", "store")
+VERBS = ("run", "label", "query", "status", "predict", "models", "store", "experiment")
+EXPERIMENTS = ("tf-mvsa", "mosi", "crema-d")
 QUERY_FORMATS = ("table", "csv", "json", "parquet")
 
 
@@ -38,6 +39,7 @@ def parser() -> Parser:
     _predict(verbs)
     _models(verbs)
     _store(verbs)
+    _experiment(verbs)
     return top
 
 
@@ -248,6 +250,38 @@ def _store(verbs: Any) -> None:
     )
     for action in (verify, compact):
         _add_store(action)
+
+
+def _experiment(verbs: Any) -> None:
+    experiment = _added(
+        verbs,
+        "experiment",
+        "run a study again from its seeds",
+        "Score every way to fuse where the truth is known: on synthetic segments (tf-mvsa), or on "
+        "real data that you have (mosi, crema-d). Writes tables (Parquet), figures (PNG) and "
+        "summary.md; the same seeds give the same bytes.",
+        "vsa experiment tf-mvsa --seeds 5 --out experiments/tf-mvsa",
+    )
+    experiment.add_argument(
+        "name", metavar="NAME", choices=EXPERIMENTS, help=f"one of {', '.join(EXPERIMENTS)}"
+    )
+    experiment.add_argument(
+        "--seeds",
+        type=_count,
+        default=5,
+        metavar="N",
+        help="repetitions, with seeds 0 to N − 1 (default: 5)",
+    )
+    experiment.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write (default: ./experiments/NAME)"
+    )
+    experiment.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of the real data sets (default: $VSA_SHARED/data, else ../shared/data)",
+    )
+    experiment.add_argument("--json", action="store_true", help="print tables as one JSON object")
 
 
 def _added(parsers: Any, name: str, short: str, long: str, example: str) -> argparse.ArgumentParser:
