@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Nobody waits for a second to be told how far it is.
 _QUIET_S = 2.0
 _LINE_EVERY_S = 30.0
+# Of each part of the segments, in the table of scores.
+_FIGURES = ("F1", "accuracy", "coverage")
 
 
 class _Progress:
@@ -201,8 +203,8 @@ def _scores(
 def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) -> None:
     n = summary["segments"]
     out.write(
-        f"{n} segments of {summary['videos']} videos, seen by {', '.join(summary['modalities'])}, "
-        f"fused by {summary['strategy']}\n\n"
+        f"{_many(n, 'segment')} of {_many(summary['videos'], 'video')}, seen by "
+        f"{', '.join(summary['modalities'])}, fused by {summary['strategy']}\n\n"
     )
     rows = [(f"label {name}", count) for name, count in summary["labels"].items()]
     rows.append(("no label", summary["unlabelled"]))
@@ -227,7 +229,8 @@ def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) 
     out.write(f"\nLabels: {summary['output']}\n")
 
 
-_FIGURES = ("F1", "accuracy", "coverage")
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _figures(name: str, split: Split) -> tuple[str, ...]:
