@@ -60,11 +60,24 @@ def test_what_is_printed(made: Path, capsys: pytest.CaptureFixture[str]) -> None
         count = sum(row["label"] == name for row in found)
         assert f"label {name} {count} {count / 60:.1%}" in [" ".join(x.split()) for x in lines]
     heads = next(line for line in lines if line.startswith("decided by"))
-    assert " ".join(heads.split()).endswith("disagree F1 disagree accuracy disagree coverage")
+    assert heads.split() == ["decided", "by", "all", "agree", "disagree"]
     at = lines.index(heads)
     assert [line.split("  ")[0] for line in lines[at + 1 : at + 7]] == [
         "text alone", "face alone", "voice alone", "late-mean", "late-product", "vote",
     ]  # fmt: skip
+    scores = summary(capsys, "--truth", "t.parquet")["scores"]
+    shown = lines[at + 5].split()
+    assert shown[0] == "late-product"
+    assert shown[1:] == [
+        figure
+        for part in ("all", "agreeing", "disagreeing")
+        for score in [scores["late-product"][part]]
+        for figure in (
+            f"{score['macro_f1']:.3f}",
+            f"{score['accuracy']:.3f}",
+            f"{score['coverage']:.2f}",
+        )
+    ]
     assert lines[-1] == "Labels: l.parquet"
 
 

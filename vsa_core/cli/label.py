@@ -16,15 +16,13 @@ from vsa_core.errors import UsageError, VsaError
 
 if TYPE_CHECKING:
     from vsa_core.bring.predictions import Predictions
-    from vsa_core.evaluate import Split
+    from vsa_core.evaluate import Part, Split
     from vsa_core.fusion.decide import Decided
     from vsa_core.fusion.strategies import Fused, Known
 
 # Nobody waits for a second to be told how far it is.
 _QUIET_S = 2.0
 _LINE_EVERY_S = 30.0
-# Of each part of the segments, in the table of scores.
-_FIGURES = ("F1", "accuracy", "coverage")
 
 
 class _Progress:
@@ -214,11 +212,12 @@ def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) 
     if scores:
         some = next(iter(scores.values()))
         out.write(
-            f"\nAgainst the truth of {some.all.rows} segments. The likeliest classes of two or "
-            f"more modalities agree on {some.agreeing.rows}, differ on {some.disagreeing.rows}.\n"
+            f"\nAgainst the truth of {_many(some.all.rows, 'segment')}. The likeliest classes of "
+            f"two or more modalities\nagree on {some.agreeing.rows} and differ on "
+            f"{some.disagreeing.rows}. Macro-F1, accuracy, coverage:\n"
         )
-        heads = [f"{w} {what}" for w in ("all", "agree", "disagree") for what in _FIGURES]
-        write_table(out, ("decided by", *heads), [_figures(*item) for item in scores.items()])
+        rows_of = ((name, *map(_figures, _parts(split))) for name, split in scores.items())
+        write_table(out, ("decided by", "all", "agree", "disagree"), rows_of)
     if summary["report"].get("estimate"):
         out.write(f"\nestimate: {_line(summary['report']['estimate'])}\n")
     lines = [f"warning: {line}" for line in summary["warnings"]]
@@ -233,13 +232,14 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _figures(name: str, split: Split) -> tuple[str, ...]:
-    cells = [name]
-    for part in (split.all, split.agreeing, split.disagreeing):
-        for figure in (part.macro_f1, part.accuracy):
-            cells.append("-" if figure is None else f"{figure:.3f}")
-        cells.append(f"{part.coverage:.0%}")
-    return tuple(cells)
+def _parts(split: Split) -> tuple[Part, Part, Part]:
+    return split.all, split.agreeing, split.disagreeing
+
+
+def _figures(part: Part) -> str:
+    """Narrow, so that three of them fit a terminal."""
+    f1, accuracy = ("-" if x is None else f"{x:.3f}" for x in (part.macro_f1, part.accuracy))
+    return f"{f1} {accuracy} {part.coverage:.2f}"
 
 
 def _line(facts: Any) -> str:
