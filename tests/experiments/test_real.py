@@ -240,6 +240,15 @@ def test_in_the_setting_without_labels_only_the_text_votes(opinions: mosi.Mosi) 
     assert views.embedded.all()
 
 
+def test_the_spread_of_videos_is_told_beside_what_chance_would_give() -> None:
+    video = np.repeat(["a", "b", "c", "d"], 100)
+    of_a_kind = np.repeat([0, 1, 0, 1], 100)
+    found = mosi.Mosi(video, np.ones(400, bool), of_a_kind, ("",) * 400, {})
+    assert "standard deviation of 0.500, where 0.050" in mosi.spread(found)
+    mixed = replace(found, positive=np.tile([0, 1], 200))
+    assert "standard deviation of 0.000" in mosi.spread(mixed)
+
+
 @pytest.mark.shared
 def test_crema_d_is_what_its_readme_says(shared: Path) -> None:
     crema = crema_d.read(shared)

@@ -86,6 +86,7 @@ def run(data: Path, seeds: Sequence[int]) -> Outcome:
     for seed, setting in settings:
         score_setting(scores, setting, seed)
         progress.advance("experiment", 1)
+    scores.facts.append(spread(mosi))
     return outcome("mosi", scores)
 
 
@@ -177,6 +178,20 @@ def head(
     model = LogisticRegression(C=ridge, max_iter=500).fit(z[source], y[source])
     probs: NDArray[np.float64] = model.predict_proba(z)
     return probs
+
+
+def spread(mosi: Mosi) -> str:
+    """How far the test videos differ in how often their speakers are positive, one line."""
+    _, video = np.unique(mosi.video[mosi.test], return_inverse=True)
+    size = np.bincount(video)
+    share = np.bincount(video, mosi.positive[mosi.test]) / size
+    overall = mosi.positive[mosi.test].mean()
+    chance = np.sqrt((overall * (1 - overall) / size).mean())
+    return (
+        f"{size.sum()} utterances of {len(size)} videos, {overall:.1%} of them positive; from video "
+        f"to video that share has a standard deviation of {share.std():.3f}, where {chance:.3f} "
+        "would be chance."
+    )
 
 
 def _setting(
