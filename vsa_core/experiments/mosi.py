@@ -188,9 +188,9 @@ def spread(mosi: Mosi) -> str:
     overall = mosi.positive[mosi.test].mean()
     chance = np.sqrt((overall * (1 - overall) / size).mean())
     return (
-        f"{size.sum()} utterances of {len(size)} videos, {overall:.1%} of them positive; from video "
-        f"to video that share has a standard deviation of {share.std():.3f}, where {chance:.3f} "
-        "would be chance."
+        f"{size.sum()} utterances of {len(size)} videos, {overall:.1%} of them positive; "
+        f"from video to video that share has a standard deviation of {share.std():.3f}, where "
+        f"{chance:.3f} would be chance."
     )
 
 
