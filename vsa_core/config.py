@@ -89,13 +89,18 @@ class Fusion(_Section):
     )
     folds: int = Field(5, ge=2, description="Cross-fitting folds, by whole videos.")
     width: int = Field(64, ge=4, description="Hidden width of each view's encoder.")
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(0.5, ge=0, lt=1, description="Share of hidden units.")
     modality_dropout: float = Field(0.2, ge=0, lt=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(128, ge=2, description="Segments a step; more with many.")
     max_epochs: int = Field(200, ge=1)
-    patience: int = Field(15, ge=1, description="Epochs without a better held-out loss.")
+    patience: int = Field(
+        10, ge=1, description="Checks (one an epoch, more in long ones) without a better loss."
+    )
+    max_train: int = Field(
+        60_000, ge=100, description="Segments the network is trained on at most, drawn uniformly."
+    )
     seed: int = 0
 
 

@@ -70,7 +70,14 @@ class Made:
 
 def settings(**fusion: Any) -> Settings:
     """Settings with small, quick fusion defaults."""
-    quick = {"width": 16, "max_epochs": 40, "patience": 6, "learning_rate": 1e-2, "batch_size": 256}
+    quick = {
+        "width": 16,
+        "max_epochs": 40,
+        "patience": 6,
+        "learning_rate": 1e-2,
+        "batch_size": 256,
+        "dropout": 0.2,
+    }
     quick.update(fusion)
     backends = {m: NamedModel(name=f"made-{m}") for m in BACKENDS}
     return Settings(backends=backends, agree=Agree(), fusion=Fusion(**quick))

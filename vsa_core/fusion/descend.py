@@ -52,7 +52,7 @@ def train_members(
 ) -> tuple[AttentionNetwork, list[int], list[float]]:
     """Train the members in one group, or in two side by side where there is much to compute.
 
-    Which members train together depends on the data alone.
+    Which members train together depends on the data alone. Returns what `_descend` does, of all.
     """
     members = range(len(splits))
     busy = sum(x.shape[1] for x in task.inputs) * _batch(splits, settings)[0] * len(splits)
@@ -80,15 +80,15 @@ def train_members(
     done = [future.result() for future in running]
     whole = _network(task, classes, len(splits), settings)
     state = whole.state_dict()
-    epochs, losses = [0] * len(splits), [0.0] * len(splits)
+    checks, losses = [0] * len(splits), [0.0] * len(splits)
     for group, (network, kept, loss) in zip(groups, done, strict=True):
         for name, value in network.state_dict().items():
             state[name][list(group)] = value
         for i, member in enumerate(group):
-            epochs[member], losses[member] = kept[i], loss[i]
+            checks[member], losses[member] = kept[i], loss[i]
     if progress is not None:
         progress(1.0)
-    return whole, epochs, losses
+    return whole, checks, losses
 
 
 def _network(
@@ -125,7 +125,7 @@ def _descend(
     Returns the network, and each one's best check, from 1, with the loss it had.
     """
     own = [splits[m] for m in group]
-    # The group's members are as they would be alone: each draws from a generator of its own.
+    # Each draws from a generator of its own, so it does not matter who is trained beside it.
     generators = [torch.Generator().manual_seed(settings.seed * 1000 + m) for m in group]
     network = _network(task, classes, len(group), settings)
     network.initialise(generators)

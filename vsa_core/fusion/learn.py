@@ -35,7 +35,6 @@ def train_student(
     *,
     weights: Mapping[str, NDArray[np.floating]] | None = None,
     read: Sequence[str] = (EMBEDDING, VOTES),
-    max_train: int = 60_000,
     progress: Callable[[float], None] | None = None,
 ) -> Student:
     """Train one member per fold, without that fold's videos and stopped early on others.
@@ -51,17 +50,19 @@ def train_student(
         settings: sizes, rates and the seed.
         weights: per target (n,) how much each segment counts; None for 1.
         read: what the network reads of a view, of `inputs.EMBEDDING` and `inputs.VOTES`.
-        max_train: segments to train on at most, drawn uniformly.
         progress: told the share of the work done, 0 to 1; may raise to stop it.
 
     Raises:
         UsageError: without some fold there is nothing to train on.
+
+    The student's facts: `segments` that could be trained on and those `sampled` of them, what was
+    `read`, and per member after how many `checks` it was best, with what `held_out_loss`.
     """
     known = {target: np.isfinite(soft).all(axis=1) for target, soft in targets.items()}
     trainable = (np.sum(list(known.values()), axis=0) > 0) & _readable(views, read)
     members = check_folds(folds, trainable)
     rng = np.random.default_rng([settings.seed, len(views)])
-    sample = _sampled(trainable, max_train, rng)
+    sample = _sampled(trainable, settings.max_train, rng)
     standard = _sampled(_readable(views, read), _STANDARD_MOST, rng)
     inputs, columns = _read(views, read, sample, standard)
     rows = np.flatnonzero(sample)
@@ -69,12 +70,12 @@ def train_student(
     splits = [split(views.video[rows], folds[rows], m, settings.seed) for m in range(members)]
     classes = {target: views.classes[target] for target in targets}
     with one_thread():
-        network, epochs, losses = train_members(task, splits, classes, settings, progress)
+        network, checks, losses = train_members(task, splits, classes, settings, progress)
     facts = {
         "segments": int(trainable.sum()),
         "sampled": len(rows),
         "read": list(read),
-        "epochs": epochs,
+        "checks": checks,
         "held_out_loss": losses,
     }
     return Student(network.eval(), tuple(inputs), classes, facts)
