@@ -8,11 +8,11 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vsa_core import progress
 from vsa_core.experiments.paper_figures import figures
-from vsa_core.experiments.paper_summary import ERRORS, STUDY, TRUST, summary
+from vsa_core.experiments.paper_summary import ERRORS, KINDS, STUDY, TRUST, summary
 from vsa_core.experiments.regimes import REGIMES, Regime, draw
 from vsa_core.experiments.study import Outcome, compare
 from vsa_core.fusion.strategies import STRATEGIES
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NOISES = (0.5, 1.0, 2.0)
 ERROR_RATES = (0.1, 0.2, 0.3, 0.4)
 _FACE_ERRS_MORE = 0.1
+_CONCENTRATIONS = {"inside": 4.0, "random": 4.0, "flat": 1000.0}
 TRUSTS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 _SEGMENTS, _VIDEOS = 1000, 20
 _MOST_WORKERS = 8
@@ -37,7 +38,7 @@ class Case:
         setting: its name within the part.
         regime: how it is drawn.
         seed: of the drawing and the training.
-        errors: what the predictions' errors depend on, in Fig 2a; else None.
+        errors: one of `KINDS` in Fig 2a; else None.
         noise, error_rate: of Fig 2a, the latter of the text model; else None.
         p: how often the face model is right, in Fig 2b; else None.
     """
@@ -54,7 +55,6 @@ class Case:
 
 def cases(seeds: Sequence[int]) -> list[Case]:
     """Everything the experiment draws, in the order of its table."""
-    kinds: tuple[Literal["inside", "random"], ...] = ("inside", "random")
     return [
         Case(
             ERRORS,
@@ -65,7 +65,7 @@ def cases(seeds: Sequence[int]) -> list[Case]:
             noise=noise,
             error_rate=rate,
         )
-        for kind in kinds
+        for kind in KINDS
         for noise in NOISES
         for rate in ERROR_RATES
         for seed in seeds
@@ -93,8 +93,15 @@ def run(seeds: Sequence[int], strategies: Sequence[str] = STRATEGIES) -> Outcome
     return Outcome({"results": table}, summary(table), figures(table))
 
 
-def _pair(text: float, face: float, errors: Literal["inside", "random"], noise: float) -> Regime:
-    return Regime((text, face), errors, sigma=(noise, noise), segments=_SEGMENTS, videos=_VIDEOS)
+def _pair(text: float, face: float, kind: str, noise: float) -> Regime:
+    return Regime(
+        (text, face),
+        "inside" if kind == "inside" else "random",
+        _CONCENTRATIONS[kind],
+        sigma=(noise, noise),
+        segments=_SEGMENTS,
+        videos=_VIDEOS,
+    )
 
 
 def _table(todo: Sequence[Case], strategies: Sequence[str]) -> pa.Table:

@@ -27,11 +27,12 @@ _LOOKS = {
     SUPERVISED: ("supervised (true labels)", "#000000", "_"),
 }
 _KINDS = {
-    "inside": "errors inside the embedding (the paper)",
-    "random": "errors independent of the embedding",
+    "inside": "errors inside the embedding\n(the paper)",
+    "random": "errors independent\nof the embedding",
+    "flat": "the same, and confidence\ntells nothing of them",
 }
 _PART_NAMES = {"all": "all segments", "disagreeing": "segments whose views disagree"}
-_SHIFT = 0.11  # between the strategies of one regime, in rows
+_SHIFT = 0.14  # between the strategies of one regime, in rows
 
 
 def figures(table: pa.Table) -> dict[str, Figure]:
@@ -59,7 +60,7 @@ def _sheet(columns: int, width: float, height: float) -> tuple[Figure, list[Axes
 
 def _models(scores: Scores) -> Figure:
     names = _shown(scores, (BEST_SINGLE,))
-    sheet, axes = _sheet(2, 11, 4.6)
+    sheet, axes = _sheet(len(_KINDS), 12, 4.8)
     for ax, (kind, title) in zip(axes, _KINDS.items(), strict=True):
         settings = [name for name, at in scores.settings.items() if at["errors"] == kind]
         values = [np.concatenate([scores.of(s, name) for s in settings]) for name in names]
@@ -110,7 +111,7 @@ def _trust(scores: Scores) -> Figure:
 def _regimes(scores: Scores) -> Figure:
     names = _shown(scores, (RANDOM, "text", "face"))
     settings = list(scores.settings)
-    sheet, axes = _sheet(2, 11, 0.6 + 0.52 * len(settings))
+    sheet, axes = _sheet(2, 11, 1.2 + 0.55 * len(settings))
     rows = np.arange(len(settings))
     for ax, (segments, title) in zip(axes, _PART_NAMES.items(), strict=True):
         for row in rows[::2]:
@@ -132,7 +133,9 @@ def _regimes(scores: Scores) -> Figure:
     axes[0].set_yticks(rows, settings)
     axes[0].set_ylim(len(settings) - 0.5, -0.5)
     handles, labels = axes[0].get_legend_handles_labels()
-    sheet.legend(handles, labels, loc="outside lower center", ncols=len(names), frameon=False)
+    sheet.legend(
+        handles, labels, loc="outside lower center", ncols=(len(names) + 1) // 2, frameon=False
+    )
     return sheet
 
 

@@ -27,10 +27,13 @@ class Regime:
     """How segments, embeddings and errors are drawn; V views, at most three.
 
     Attributes:
-        accuracy: (V,) of the pretrained heads; strictly between 0 and 1.
+        accuracy: (V,) of the pretrained heads, strictly between 0 and 1; where the embedding does
+            not allow it, a `head` is as good as the embedding allows.
         errors: `head` (a linear head fitted on another domain), `random` (independent of the
             embedding), `bias` (the same, most of them one class), `inside` (the wrong class also
             sets the embedding).
+        concentration: how alike the reliabilities of a view's segments are, unless errors are a
+            head's; high makes confidence tell nothing.
         sigma: (V,) noise of the embedding.
         prior: (K,) of the classes.
         absent: share of segments without this view, for the first views; the others are never
@@ -44,6 +47,7 @@ class Regime:
 
     accuracy: tuple[float, ...]
     errors: Literal["head", "random", "bias", "inside"] = "head"
+    concentration: float = 4.0
     sigma: tuple[float, ...] = (1.0, 1.0)
     prior: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
     absent: tuple[float, ...] = ()
@@ -115,7 +119,8 @@ def draw(regime: Regime, seed: int) -> Drawn:
         shown = y
         if regime.errors != "head":
             favourite = _FAVOURITES[v] if regime.errors == "bias" else None
-            said, p = _said(y, regime.accuracy[v], favourite, rng)
+            a, c = regime.accuracy[v], regime.concentration
+            said, p = _said(y, rng.beta(c * a, c * (1 - a), n), favourite, rng)
             shown = said if regime.errors == "inside" else y
         x = np.where(unusable[:, None], 0, prototypes[shown])
         x = x + regime.sigma[v] * rng.normal(size=(n, d))
@@ -164,7 +169,10 @@ def _head(
     accuracy: float,
     rng: np.random.Generator,
 ) -> NDArray[np.floating]:
-    """A linear head: the prototypes' discriminant, perturbed until its accuracy is as asked."""
+    """Probabilities (n, K) of a linear head: the prototypes' discriminant, perturbed.
+
+    Perturbed until its accuracy is as asked; one that is below that unperturbed stays so.
+    """
     weights = prototypes.T / sigma**2
     bias = -0.5 * (prototypes**2).sum(axis=1) / sigma**2
     d_weights = rng.normal(size=weights.shape) * np.sqrt((weights**2).mean())
@@ -186,14 +194,16 @@ def _head(
 
 
 def _said(
-    y: NDArray[np.intp], accuracy: float, favourite: int | None, rng: np.random.Generator
+    y: NDArray[np.intp],
+    reliability: NDArray[np.floating],
+    favourite: int | None,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
     """What a view says (n,), and with which probabilities (n, K), whatever its embedding.
 
-    It is right with each segment's own reliability, which the probabilities overstate; when wrong
-    it says any other class, or mostly its favourite.
+    It is right with each segment's own reliability (n,), which the probabilities overstate; when
+    wrong it says any other class, or mostly its favourite.
     """
-    reliability = rng.beta(4 * accuracy, 4 * (1 - accuracy), len(y))
     wrong = (y + rng.integers(1, K, len(y))) % K
     if favourite is not None:
         wrong = np.where((rng.random(len(y)) < _FAVOURED) & (y != favourite), favourite, wrong)
