@@ -17,7 +17,7 @@ from vsa_core.errors import StoreError, UsageError
 from vsa_core.fusion import descend
 from vsa_core.fusion.inputs import EMBEDDING, VOTES
 from vsa_core.fusion.learn import split, train_student
-from vsa_core.fusion.student import Student
+from vsa_core.fusion.student import Student, skill
 from vsa_core.fusion.views import Embedding, Held, Views, views_from_arrays
 
 QUICK = Fusion(width=16, max_epochs=30, patience=6, learning_rate=1e-2, batch_size=128)
@@ -399,3 +399,17 @@ def test_segment_ids_do_not_matter(student: Student, these: Made) -> None:
     )
     again = train_student(renamed, {"label": these.soft}, these.folds, QUICK)
     assert again.to_bytes() == student.to_bytes()
+
+
+def test_skill_is_what_was_learned_of_what_there_was_to_learn(these: Made) -> None:
+    soft = these.soft
+    shares = np.broadcast_to(soft.mean(axis=0), soft.shape)
+    assert skill(soft, soft) == pytest.approx(1)
+    assert skill(shares, soft) == pytest.approx(0, abs=1e-6)
+    assert skill(soft[:, [1, 2, 0]], soft) == 0
+    assert 0.3 < skill((soft * shares) ** 0.5, soft) < 0.9
+    half = soft.copy()
+    half[::2] = np.nan
+    assert skill(half, soft) == pytest.approx(1)
+    assert skill(np.full_like(soft, np.nan), soft) == 0
+    assert skill(shares, shares) == 0

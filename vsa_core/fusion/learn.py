@@ -40,7 +40,7 @@ def train_student(
     """Train one member per fold, without that fold's videos and stopped early on others.
 
     The same segments, targets and settings give the same bytes on any number of threads, and
-    however the embeddings are cut into blocks.
+    however the embeddings are cut into blocks. Takes `one_thread` itself.
 
     Args:
         views: n segments.

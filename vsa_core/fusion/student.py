@@ -47,7 +47,7 @@ class Student:
     def infer(
         self, views: Views, member: NDArray[np.integer]
     ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
-        """Probabilities and attention.
+        """Probabilities and attention; takes `one_thread` itself.
 
         Args:
             views: n segments of V views. A view the student does not know is not read; one it
@@ -93,17 +93,14 @@ class Student:
         self, member: NDArray[np.integer], heard: NDArray[np.bool_]
     ) -> Iterator[tuple[NDArray[np.intp], list[NDArray[np.integer]]]]:
         """Rows (r,) to judge together, and the members (r,) who do, J for each row."""
-        everyone = range(self.network.members)
         says = 4 * len(self.inputs) * (1 + sum(self.network.classes))
-        for wanted, judges in ((member >= 0, 1), (member < 0, len(everyone))):
-            rows = np.flatnonzero(wanted & heard)
+        for own in (True, False):
+            judges = 1 if own else self.network.members
+            rows = np.flatnonzero(((member >= 0) == own) & heard)
             length = max(_HELD_BYTES // (says * judges), _BLOCK)
             for start in range(0, len(rows), length):
                 part = rows[start : start + length]
-                if judges == 1 and member[part[0]] >= 0:
-                    yield part, [member[part]]
-                else:
-                    yield part, [np.full(len(part), m) for m in everyone]
+                yield part, [member[part] if own else np.full(len(part), m) for m in range(judges)]
 
     def _says(
         self,
@@ -188,6 +185,32 @@ class Student:
                 f"not a model of the attention network ({error}): train it again"
             ) from error
         return cls(network, inputs, classes, head["facts"])
+
+
+def skill(said: NDArray[np.floating], taught: NDArray[np.floating]) -> float:
+    """How much of what it was taught a student has learned, 0 to 1.
+
+    `1 − (H(taught, said) − H(taught)) / (H(mean taught) − H(taught))`, with cross-entropies H: 0
+    for a student that knows no more than how frequent classes are, 1 for one that says just what
+    it was taught. In the product of teacher and student it is the student's exponent, so that one
+    that could learn little from a small set says little.
+
+    Args:
+        said: (n, K) probabilities by members that did not see the segment's video.
+        taught: (n, K) soft labels. A row of NaN, here or there, is not counted.
+    """
+    counted = np.isfinite(said).all(axis=1) & np.isfinite(taught).all(axis=1)
+    if not counted.any():
+        return 0.0
+    target = taught[counted].astype(np.float64)
+    own = _cross_entropy(target, target)
+    missed = _cross_entropy(target, said[counted].astype(np.float64)) - own
+    to_learn = _cross_entropy(target, target.mean(axis=0, keepdims=True)) - own
+    return float(np.clip(1 - missed / to_learn, 0, 1)) if to_learn > 1e-9 else 0.0
+
+
+def _cross_entropy(target: NDArray[np.float64], probs: NDArray[np.float64]) -> float:
+    return float(-(target * np.log(np.maximum(probs, 1e-12))).sum(axis=1).mean())
 
 
 def check_folds(folds: NDArray[np.integer], trained: NDArray[np.bool_]) -> int:
