@@ -405,7 +405,7 @@ def test_skill_is_what_was_learned_of_what_there_was_to_learn(these: Made) -> No
     soft = these.soft
     shares = np.broadcast_to(soft.mean(axis=0), soft.shape)
     assert skill(soft, soft) == pytest.approx(1)
-    assert skill(shares, soft) == pytest.approx(0, abs=1e-6)
+    assert skill(shares, soft) == pytest.approx(0, abs=1e-4)
     assert skill(soft[:, [1, 2, 0]], soft) == 0
     assert 0.3 < skill((soft * shares) ** 0.5, soft) < 0.9
     half = soft.copy()
