@@ -150,9 +150,15 @@ def _side_by_side(
     spawning = multiprocessing.get_context("spawn")  # a fork would copy torch's threads' locks
     pool = ProcessPoolExecutor(workers, spawning, _one_thread)
     try:
-        asked: dict[Future[list[dict[str, Any]]], int] = {
-            pool.submit(_scores, case, tuple(strategies)): index for index, case in enumerate(todo)
-        }
+        # The workers start here and inherit what is blocked: Ctrl-C is this process's matter.
+        allowed = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            asked: dict[Future[list[dict[str, Any]]], int] = {
+                pool.submit(_scores, case, tuple(strategies)): index
+                for index, case in enumerate(todo)
+            }
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
         for done in as_completed(asked):
             yield asked[done], done.result()
     except BaseException:
@@ -169,10 +175,9 @@ def _scores(case: Case, strategies: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _one_thread() -> None:
-    """In a worker: sums do not depend on the number of cores, and Ctrl-C is the parent's matter."""
+    """In a worker: so that sums do not depend on the number of cores."""
     import threadpoolctl
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpoolctl.threadpool_limits(1)
     torch.set_num_threads(1)
