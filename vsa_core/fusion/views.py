@@ -40,7 +40,7 @@ class Held:
 
     rows: NDArray[np.intp]
     vectors: NDArray[np.float32]
-    block: int = 8192
+    block: int = 4096
 
     @property
     def width(self) -> int:

@@ -1,0 +1,309 @@
+"""Linear experts: what a view's embedding says, learned from what the other views say.
+
+Everything a linear discriminant needs of n embeddings are sums, taken in passes over blocks: the
+embeddings themselves are never held. Sums over blocks are added in one order whatever the number
+of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsa_core.fusion.views import Embedding
+
+Floats = NDArray[np.float64]
+Block = tuple[NDArray[np.intp], NDArray[np.float32]]
+_T = TypeVar("_T")
+
+# A video's offset counts like this many segments of no offset.
+SHRINK_VIDEO = 10.0
+# A video with fewer segments has an offset of 0: too little to tell.
+MIN_VIDEO = 10
+# Strength of the ridge, in segments (the width is added), relative to the mean variance.
+_RIDGE = 50.0
+# Standardised values beyond this are broken measurements, not information.
+_MAX_SD = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expert:
+    """One view's linear discriminants, one per fold, each fitted without that fold's videos.
+
+    A segment's evidence is `(z − offset of its video) · W + c`, z its standardised embedding. The
+    offset, what a video's segments share beyond their classes, is only ever needed through W:
+    `Σ_i (z_i W − t_i · M W) / (segments + SHRINK_VIDEO)` with t the classes believed in.
+
+    Attributes:
+        mean, scale: (d,) what the embedding is standardised with.
+        weights: (F, d, K) the W.
+        bias: (F, K) the c.
+        means: (F, K, K) `M W`, the class means seen through the weights.
+    """
+
+    mean: Floats
+    scale: Floats
+    weights: Floats
+    bias: Floats
+    means: Floats
+
+    def standardised(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors (b, d) with mean 0 and variance 1, broken ones cut off."""
+        return _standardised(x, self.mean, self.scale)
+
+
+def _standardised(x: NDArray[np.float32], mean: Floats, scale: Floats) -> NDArray[np.float32]:
+    z = x - mean.astype(np.float32)
+    z *= (1 / scale).astype(np.float32)
+    return np.clip(z, -_MAX_SD, _MAX_SD, out=z)
+
+
+class ViewSums:
+    """The sums of one view that do not depend on what is believed of the classes.
+
+    Args:
+        embedding: of the view.
+        trained: (n,) segments to learn from: the view is embedded, another says something.
+        fold: (n,) of each segment.
+        folds: F.
+        video: (n,) number of the segment's video.
+    """
+
+    def __init__(
+        self,
+        embedding: Embedding,
+        trained: NDArray[np.bool_],
+        fold: NDArray[np.integer],
+        folds: int,
+        video: NDArray[np.integer],
+    ) -> None:
+        self._embedding = embedding
+        self._trained, self._fold, self._folds, self._video = trained, fold, folds, video
+        d = embedding.width
+        videos = int(video.max()) + 1 if len(video) else 0
+        self._size = np.bincount(video, trained, videos)
+        with_offset = np.flatnonzero(self._size >= MIN_VIDEO)
+        self._place = np.full(videos, -1)
+        self._place[with_offset] = np.arange(len(with_offset))
+        self._size = self._size[with_offset]
+        self._fold_of_video = np.zeros(len(with_offset), np.intp)
+        placed = self._place[video] >= 0
+        self._fold_of_video[self._place[video[placed]]] = fold[placed]
+        self._mean, self._scale = self._standard(d)
+        self._sums(d, len(with_offset))
+
+    def _standard(self, d: int) -> tuple[Floats, Floats]:
+        total, square, count = np.zeros(d), np.zeros(d), 0
+        for s, q, c in over_blocks(self._embedding, self._moments):
+            total, square, count = total + s, square + q, count + c
+        mean = total / max(count, 1)
+        variance = square / max(count, 1) - mean**2
+        flat = variance <= 1e-10 * (mean**2 + 1e-12)
+        return mean, np.where(flat, 1.0, np.sqrt(np.maximum(variance, 1e-300)))
+
+    def _moments(self, block: Block) -> tuple[Floats, Floats, int]:
+        rows, x = block
+        wide = x[self._trained[rows]].astype(np.float64)
+        return wide.sum(axis=0), (wide**2).sum(axis=0), len(wide)
+
+    def _sums(self, d: int, placed: int) -> None:
+        self._gram = np.zeros((self._folds, d, d))
+        self._video_sum = np.zeros((placed, d), np.float32)
+        self._rows = np.bincount(self._fold[self._trained], minlength=self._folds).astype(float)
+        for grams, places, sums in over_blocks(self._embedding, self._second_moments):
+            for fold, gram in grams:
+                self._gram[fold] += gram
+            self._video_sum[places] += sums
+        shrunk = 1 / (self._size + SHRINK_VIDEO)
+        # Σ (x − b)(x − b)ᵀ without the classes' part, b = shrunk (S − N M).
+        for fold in range(self._folds):
+            here = self._fold_of_video == fold
+            s = self._video_sum[here].astype(np.float64)
+            w = 2 * shrunk[here] - self._size[here] * shrunk[here] ** 2
+            self._gram[fold] -= (s * w[:, None]).T @ s
+
+    def _second_moments(
+        self, block: Block
+    ) -> tuple[list[tuple[int, Floats]], NDArray[np.intp], NDArray[np.float32]]:
+        rows, x = block
+        kept = self._trained[rows]
+        rows, z = rows[kept], _standardised(x[kept], self._mean, self._scale)
+        grams = []
+        for fold in range(self._folds):
+            part = z[self._fold[rows] == fold]
+            if len(part):
+                grams.append((fold, (part.T @ part).astype(np.float64)))
+        place = self._place[self._video[rows]]
+        offset = place >= 0
+        places, inverse = np.unique(place[offset], return_inverse=True)
+        sums = np.zeros((len(places), z.shape[1]), np.float32)
+        np.add.at(sums, inverse, z[offset])
+        return grams, places, sums
+
+    def fit(self, believed: NDArray[np.floating]) -> Expert:
+        """The experts that follow from what is believed of the classes.
+
+        Args:
+            believed: (n, K) rows summing to 1; only those learned from are read.
+        """
+        k, d = believed.shape[1], self._embedding.width
+        cross = np.zeros((self._folds, k, d))
+        for parts in over_blocks(self._embedding, lambda block: self._cross(block, believed)):
+            cross += parts
+        mass = np.zeros((self._folds, k))
+        in_video = np.zeros((len(self._size), k))
+        rows = np.flatnonzero(self._trained)
+        for c in range(k):
+            t = believed[rows, c]
+            mass[:, c] = np.bincount(self._fold[rows], t, self._folds)
+            place = self._place[self._video[rows]]
+            in_video[:, c] = np.bincount(place[place >= 0], t[place >= 0], len(self._size))
+        shrunk = 1 / (self._size + SHRINK_VIDEO)
+        linear, square, mixed, pairs = [], [], [], []
+        for fold in range(self._folds):
+            here = self._fold_of_video == fold
+            s, n = self._video_sum[here].astype(np.float64), in_video[here]
+            once, twice = shrunk[here, None], (self._size * shrunk**2)[here, None]
+            linear.append((n * once).T @ s)  # Nᵀ D S
+            square.append((n * once).T @ n)  # Nᵀ D N
+            mixed.append((n * twice).T @ s)  # Nᵀ D n D S
+            pairs.append((n * twice).T @ n)
+        sums = [np.stack(part) for part in (linear, square, mixed, pairs)]
+        found = [self._solve(fold, cross, mass, *sums) for fold in range(self._folds)]
+        fitted = (np.stack(part) for part in zip(*found, strict=True))
+        return Expert(self._mean, self._scale, *fitted)
+
+    def _cross(self, block: Block, believed: NDArray[np.floating]) -> Floats:
+        rows, x = block
+        kept = self._trained[rows]
+        rows, z = rows[kept], _standardised(x[kept], self._mean, self._scale)
+        t = believed[rows].astype(np.float32)
+        out = np.zeros((self._folds, t.shape[1], z.shape[1]))
+        for fold in range(self._folds):
+            part = self._fold[rows] == fold
+            out[fold] = t[part].T @ z[part]
+        return out
+
+    def _solve(
+        self,
+        fold: int,
+        cross: Floats,
+        mass: Floats,
+        linear: Floats,
+        square: Floats,
+        mixed: Floats,
+        pairs: Floats,
+    ) -> tuple[Floats, Floats, Floats]:
+        """Weights (d, K), bias (K,) and `M W` (K, K) without one fold."""
+
+        def others(x: Floats) -> Floats:
+            return x.sum(axis=0) - x[fold] if len(x) > 1 else x[0]
+
+        n, d = others(self._rows), self._embedding.width
+        counts = others(mass)
+        ridge = 1e-6 * max(n, 1.0)  # a class nobody believes in has the mean of nothing
+        means = np.linalg.solve(
+            np.diag(counts + ridge) - others(square), others(cross) - others(linear)
+        )
+        lean = others(linear) - others(mixed)  # (K, d): what offsets owe to the classes
+        within = others(self._gram) + lean.T @ means + means.T @ lean
+        within += means.T @ (others(pairs) - np.diag(counts)) @ means
+        within /= max(n, 1.0)
+        within[np.diag_indices(d)] += (
+            (_RIDGE + d) / max(n, 1.0) * max(np.trace(within) / d, 1e-6)
+        )
+        weights = np.linalg.solve(within, means.T)
+        seen = means @ weights
+        return weights, -0.5 * np.diag(seen), seen
+
+
+def scores(
+    embedding: Embedding, expert: Expert, member: NDArray[np.integer], n: int
+) -> NDArray[np.float32]:
+    """Evidence (n, K) before offsets; 0 where the view has no embedding.
+
+    Args:
+        embedding: of the view.
+        expert: F discriminants.
+        member: (n,) which of them judges a segment; −1 for the mean of all.
+        n: segments.
+    """
+    folds, _, k = expert.weights.shape
+    weights = np.concatenate([*expert.weights, expert.weights.mean(axis=0)], axis=1)
+    bias = np.concatenate([*expert.bias, expert.bias.mean(axis=0)]).astype(np.float32)
+    weights = weights.astype(np.float32)
+    out = np.zeros((n, k), np.float32)
+
+    def score(block: Block) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        rows, x = block
+        said = (expert.standardised(x) @ weights + bias).reshape(len(x), -1, k)
+        which = np.where(member[rows] >= 0, member[rows], folds)
+        return rows, said[np.arange(len(x)), which]
+
+    for rows, said in over_blocks(embedding, score):
+        out[rows] = said
+    return out
+
+
+def without_offsets(
+    scored: NDArray[np.float32],
+    believed: NDArray[np.floating],
+    expert: Expert,
+    member: NDArray[np.integer],
+    embedded: NDArray[np.bool_],
+    video: NDArray[np.integer],
+) -> Floats:
+    """Evidence (n, K) of `scores` less what each video's segments share beyond their classes.
+
+    Mean 0 over the classes; 0 where the view has no embedding.
+
+    Args:
+        scored: (n, K) from `scores`.
+        believed: (n, K) what is believed of the classes.
+        expert: the discriminants.
+        member: (n,) which of them judged.
+        embedded: (n,) where the view has an embedding.
+        video: (n,) numbers from 0.
+    """
+    videos = int(video.max()) + 1 if len(video) else 0
+    rows = np.flatnonzero(embedded)
+    size = np.bincount(video[rows], minlength=videos)
+    means = np.concatenate([expert.means, expert.means.mean(axis=0)[None]])
+    bias = np.concatenate([expert.bias, expert.bias.mean(axis=0)[None]])
+    at = np.zeros(videos, np.intp)
+    at[video] = member
+    held = np.stack(
+        [np.bincount(video[rows], believed[rows, c], videos) for c in range(believed.shape[1])], 1
+    )
+    shared = np.stack(
+        [np.bincount(video[rows], scored[rows, c], videos) for c in range(scored.shape[1])], 1
+    )
+    shared -= size[:, None] * bias[at]
+    shared -= np.einsum("vk,vkc->vc", held, means[at])
+    shared *= ((size >= MIN_VIDEO) / (size + SHRINK_VIDEO))[:, None]
+    evidence = scored - shared[video]
+    evidence -= evidence.mean(axis=1, keepdims=True)
+    evidence[~embedded] = 0
+    return evidence
+
+
+def over_blocks(embedding: Embedding, work: Callable[[Block], _T]) -> Iterator[_T]:
+    """`work` on every block, in their order, on all cores; linear algebra on one thread each."""
+    from threadpoolctl import threadpool_limits
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+        ahead: deque[Future[_T]] = deque()
+        for block in embedding.blocks():
+            ahead.append(pool.submit(work, block))
+            if len(ahead) > (cores or 1):
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
