@@ -12,7 +12,6 @@ import pytest
 
 from vsa_core.experiments import paper
 from vsa_core.experiments.study import compare, write
-from vsa_core.fusion.strategies import STRATEGIES
 from vsa_core.progress import LISTENER
 
 LATE = ("late-mean", "late-product")
@@ -120,7 +119,7 @@ def test_the_order_of_the_models_where_errors_are_independent() -> None:
         c for c in paper.cases([0]) if c.setting == "random errors, noise 0.5, error rate 0.3"
     ]
     drawn = paper.draw(case.regime, 0)
-    rows = compare(drawn.views, drawn.truth, 0, [s for s in STRATEGIES if s != "vote"])
+    rows = compare(drawn.views, drawn.truth, 0, ("late-mean", "tf-mvsa", "crossview"))
     f1 = {row["strategy"]: row["macro_f1"] for row in rows if row["segments"] == "all"}
     assert f1["random"] < f1["face"] < f1["text"] < f1["late-mean"] < f1["tf-mvsa"]
-    assert f1["tf-mvsa"] <= f1["crossview"] + 0.01
+    assert f1["tf-mvsa"] < f1["crossview"]
