@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vsa_core.experiments.paper_summary import ERRORS, HYBRID, LATE, STUDY, TRUST, Scores
 from vsa_core.experiments.study import BEST_SINGLE, RANDOM, SUPERVISED
@@ -94,7 +95,7 @@ def _trust(scores: Scores) -> Figure:
     for name in names:
         per_seed = [scores.of(setting, name) for setting in scores.settings]
         mean = np.array([values.mean() for values in per_seed])
-        spread = np.array([values.std() for values in per_seed])
+        spread = np.array([_sd(values) for values in per_seed])
         label, colour, marker = _LOOKS[name]
         dashed = "--" if name in (SUPERVISED, RANDOM) else "-"
         ax.plot(p, mean, dashed, color=colour, marker=marker, markersize=6, label=label)
@@ -122,7 +123,7 @@ def _regimes(scores: Scores) -> Figure:
             ax.errorbar(
                 [values.mean() for values in per_seed],
                 rows + _SHIFT * (position - (len(names) - 1) / 2),
-                xerr=[values.std() for values in per_seed],
+                xerr=[_sd(values) for values in per_seed],
                 **_point(colour, marker if name != SUPERVISED else "|"),
                 label=label,
             )
@@ -147,3 +148,7 @@ def _point(colour: str, marker: str) -> dict[str, Any]:
         "markeredgewidth": 2 if marker == "|" else 1,
         "elinewidth": 1,
     }
+
+
+def _sd(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
