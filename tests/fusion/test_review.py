@@ -12,6 +12,7 @@ from vsa_core.fusion.review import (
     choose_for_review,
     estimate_accuracy,
     estimate_without_reviews,
+    held_out,
 )
 
 
@@ -118,6 +119,34 @@ def test_choosing_beats_plain_reviews_counted() -> None:
         counted.append(right[plain].mean() - right.mean())
         chosen_.append(estimate_accuracy(confidence, rows, right[rows]).value - right.mean())
     assert np.abs(chosen_).mean() < 0.75 * np.abs(counted).mean()
+
+
+def test_reviews_that_made_the_labels_are_judged_by_fits_without_them() -> None:
+    rng = np.random.default_rng(0)
+    honest, fooled = [], []
+    for _ in range(30):
+        y = rng.integers(0, 2, 1500)
+        x = rng.normal(size=(1500, 40))
+        x[:, 0] += 1.4 * y - 0.7
+
+        def fit(
+            rows: NDArray[np.intp], labels: NDArray[np.intp], x: NDArray[np.float64] = x
+        ) -> NDArray[np.float64]:
+            """Least squares on forty features: learns a hundred reviews nearly by heart."""
+            w = np.linalg.solve(x[rows].T @ x[rows] + np.eye(40), x[rows].T @ (2.0 * labels - 1))
+            p = 1 / (1 + np.exp(-2 * x @ w))
+            return np.stack([1 - p, p], axis=1)
+
+        rows = rng.choice(1500, 100, replace=False)
+        made = fit(rows, y[rows])
+        truth = (made.argmax(axis=1) == y).mean()
+        for probs, errors in ((made, fooled), (held_out(fit, rows, y[rows], folds=10), honest)):
+            right = probs[rows].argmax(axis=1) == y[rows]
+            found = estimate_accuracy(probs.max(axis=1), rows, right)
+            errors.append(found.value - truth)
+    assert np.mean(fooled) > 0.1
+    # Fits on nine tenths of the reviews are a little worse: the error is on the safe side.
+    assert -0.03 < np.mean(honest) < 0.01
 
 
 def test_without_reviews_the_estimate_names_what_it_cannot_see() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -92,6 +93,36 @@ def choose_for_review(
     return Chosen(np.sort(labelled[order[picks]]), inclusion)
 
 
+def held_out(
+    fit: Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.float64]],
+    rows: NDArray[np.intp],
+    labels: NDArray[np.intp],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """What a fit that uses reviews says of every segment, without having seen its own review.
+
+    Args:
+        fit: takes reviewed rows and their labels, gives probabilities (n, K) of all segments.
+        rows: (r,) reviewed segments.
+        labels: (r,) index of their class.
+        folds: how many parts, 2 or more, the reviews are cut into; each is judged by a fit on the
+            others. Few folds are quick and make labels look worse than they are.
+        seed: of the cut.
+
+    Returns:
+        (n, K): of the reviewed rows from the folds, of all others from the fit on all reviews.
+        Its confidences and hits are what `recalibrate` and `estimate_accuracy` need.
+    """
+    out = fit(rows, labels).copy()
+    fold = np.random.default_rng(seed).permutation(np.arange(len(rows)) % max(folds, 2))
+    for part in np.unique(fold):
+        aside = fold == part
+        out[rows[aside]] = fit(rows[~aside], labels[~aside])[rows[aside]]
+    return out
+
+
 def estimate_without_reviews(expected: NDArray[np.floating]) -> Estimate:
     """The accuracy that agreement suggests.
 
@@ -121,8 +152,8 @@ def estimate_accuracy(
     weighed by their inclusion: without bias whatever the confidences are worth, with more scatter.
 
     Where the reviews were also used to improve the labels, `right` and the confidences of the
-    reviewed rows must come from fits that did not see those rows' reviews (fit once per fold of
-    reviews); the estimate is then of labels made with as many reviews less one fold.
+    reviewed rows must come from fits that did not see those rows' reviews (`held_out`); the
+    estimate is then of labels made with as many reviews less one fold.
 
     Args:
         confidence: (n,) of each segment's label; NaN where there is none.
