@@ -24,7 +24,7 @@ Block = tuple[NDArray[np.intp], NDArray[np.float32]]
 _T = TypeVar("_T")
 
 # A video's offset counts like this many segments of no offset.
-SHRINK_VIDEO = 10.0
+SHRINK_VIDEO = 3.0
 # A video with fewer segments has an offset of 0: too little to tell.
 MIN_VIDEO = 10
 # Strength of the ridge, in segments (the width is added), relative to the mean variance.

@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 VOTE_WEIGHT, EXPERT_WEIGHT = 0.7, 1.0
 # How many segments' worth of evidence it takes to move a weight by one.
 _RIDGE = 30.0
+# The same for the log-prior, so that a class nobody believes in stays possible.
+_PRIOR_RIDGE = 1.0
 # A video's own mean counts like this many of its segments less: few segments say little of it.
 _POOLED = 10.0
 # Weight of the constraint that each view's mean posterior is the prior.
@@ -252,10 +254,11 @@ class _Problem:
         d_mixture = self.centre @ d_maps @ self.centre
 
         value -= _RIDGE * ((scale**2).sum() + (bias**2).sum() + (mixture**2).sum())
+        value -= _PRIOR_RIDGE * (prior**2).sum()
         gradient = [
             np.trace(d_mixture, axis1=2, axis2=3) - 2 * _RIDGE * scale,
             d_logits.sum(axis=1) @ self.centre - 2 * _RIDGE * bias,
-            d_prior - np.exp(log_prior) * d_prior.sum(),
+            d_prior - np.exp(log_prior) * d_prior.sum() - 2 * _PRIOR_RIDGE * prior,
         ]
         if self.mixing:
             gradient.append(d_mixture - 2 * _RIDGE * mixture)
