@@ -40,6 +40,8 @@ class Regime:
             absent, and a segment keeps one view at least.
         unusable: share of segments without a class in the embedding, marked by a direction, for
             the first views; the others have none.
+        shared: size of a factor that all embeddings of a segment show and that is no class: its
+            length, how loud or how near it is.
         mix: concentration of each video's own class shares (Dirichlet); 0 gives all the prior.
         collude: share of segments on which all heads say the same wrong class, marked likewise.
         segments, videos: how many.
@@ -54,6 +56,7 @@ class Regime:
     unusable: tuple[float, ...] = ()
     collude: float = 0.0
     mix: float = 0.0
+    shared: float = 0.0
     segments: int = 3000
     videos: int = 30
 
@@ -84,6 +87,7 @@ REGIMES: dict[str, Regime] = {
     "paper75": Regime((0.75, 0.60), "inside"),
     "three": Regime((0.65, 0.55, 0.50), sigma=(1.0, 1.0, 1.2)),
     "three-random": Regime((0.75, 0.60, 0.55), "random", sigma=(1.0, 1.0, 1.0)),
+    "shared": Regime((0.65, 0.55), shared=2.0),
     "topical": Regime((0.65, 0.55), mix=0.5),
     "n300": Regime((0.65, 0.55), segments=300, videos=6),
 }
@@ -107,6 +111,7 @@ def draw(regime: Regime, seed: int) -> Drawn:
         of_video = rng.dirichlet(regime.mix * K * np.array(regime.prior), regime.videos)
         y = (rng.random((n, 1)) > of_video[video].cumsum(axis=1)[:, :-1]).sum(axis=1)
     absent = _absent(regime, rng)
+    factor = rng.normal(size=n) if regime.shared else np.zeros(n)
     misled = rng.random(n) < regime.collude
     same_wrong = (y + rng.integers(1, K, n)) % K
     probs = np.full((n, views, K), np.nan)
@@ -126,6 +131,9 @@ def draw(regime: Regime, seed: int) -> Drawn:
         x = x + regime.sigma[v] * rng.normal(size=(n, d))
         basis = rng.normal(size=(_NUISANCE_DIMS, d))
         x += (rng.normal(size=(regime.videos, _NUISANCE_DIMS)) @ basis / 2)[video]
+        if regime.shared:
+            direction = rng.normal(size=d) / np.sqrt(d)
+            x += regime.shared * factor[:, None] * direction
         if regime.errors == "head":
             p = _head(x, prototypes, y, regime.sigma[v], regime.accuracy[v], rng)
         guess = _probs_of(rng.integers(0, K, n), np.full(n, 0.5), rng)

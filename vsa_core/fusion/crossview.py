@@ -24,30 +24,36 @@ from safetensors.numpy import save as save_tensors
 from vsa_core.agree import has_vote
 from vsa_core.errors import UsageError
 from vsa_core.fusion import late
-from vsa_core.fusion.experts import Expert, ViewSums, scores, without_offsets
-from vsa_core.fusion.information import (
-    VOTE_WEIGHT,
-    Floats,
-    Weights,
-    fit_weights,
-    information,
-    softmax,
-)
+from vsa_core.fusion.experts import Expert, ViewSums
+from vsa_core.fusion.information import VOTE_WEIGHT, Floats, Weights, softmax
+from vsa_core.fusion.teaching import Teacher, all_sums, hear, scored
 from vsa_core.fusion.views import Views
+from vsa_core.fusion.weighing import (
+    Fitter,
+    association,
+    compare,
+    kappa,
+    named_as_voted,
+    sample_of,
+)
 
 ROUNDS = 5
+# Without votes to hold on to, fewer rounds: each one drifts a little.
+_ROUNDS_TAUGHT = 3
 # A view's own evidence counts half among what its expert is taught: without it the teachers are
 # too often wrong, in full the expert learns its own view's mistakes.
 _OWN = 0.5
+# The same, and the weight of an expert, where weights cannot be fitted.
+_OWN_TAUGHT, _EXPERT_TAUGHT = 0.75, 1.5
+# Nothing tells how sure to be then; evidence is worth about half of what it claims.
+_TEMPERATURE_TAUGHT = 1.75
 # A video's own shares of the classes against those of all: this many segments count as one prior.
 _VIDEO_PRIOR = 30.0
 _PRIOR_STEPS = 8
-# Standard errors by which the views' information must exceed nothing, for the engine to decide.
-_SIGNIFICANT = 2.0
-# Segments the weights are fitted on: there are dozens of weights, and more segments cost time only.
-_FITTED = 20_000
-# Segments of one video among them.
-_FITTED_PER_VIDEO = 500
+# The votes' own association is what names the classes: it must be beyond doubt.
+_ASSOCIATED = 3.0
+# Chance-corrected agreement with late fusion below this: the classes found are not those voted on.
+_LEAST_KAPPA = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +61,17 @@ class TargetModel:
     """What was learned about one target.
 
     Attributes:
-        engine: whether the experts are used. False: the views share too little information beyond
-            their votes; then `weights` weigh votes alone, and are None where not even these do.
-        experts: per view; None where it has no embedding.
+        experts: per view; None where it has none, all None where experts do not help.
         weights: of votes and experts.
+        own: share of a view's own evidence in what its expert was taught.
+        temperature: what the evidence is divided by, so that confidence means what it says.
         report: JSON-able: what was found out about the views.
     """
 
-    engine: bool
     experts: tuple[Expert | None, ...]
-    weights: Weights | None
+    weights: Weights
+    own: float
+    temperature: float
     report: dict[str, Any]
 
 
@@ -88,39 +95,36 @@ class Crossview:
         """What each view says in nats (V, n, K), less what all classes share; 0 where absent."""
         model = self.targets[target]
         votes = vote_evidence(views.probs[target])
-        if model.weights is None:
-            return VOTE_WEIGHT * votes
-        present = views.present
-        heard = np.zeros_like(votes)
-        if not model.engine:
-            return model.weights.evidence(votes, heard, present)
+        if all(expert is None for expert in model.experts):
+            return model.weights.evidence(votes, np.zeros_like(votes), views.present)
         member = self.member(views)
-        scored = _scored(views, model.experts, member, votes.shape[2])
-        evidence = VOTE_WEIGHT * votes
-        prior = model.weights.log_prior
+        said = scored(views, model.experts, member, votes.shape[2])
+        evidence, prior = VOTE_WEIGHT * votes, model.weights.log_prior
         for _ in range(ROUNDS):  # offsets need beliefs, beliefs need offsets
-            heard = _heard(views, model.experts, scored, member, evidence, prior)
-            evidence = model.weights.evidence(votes, heard, present)
+            heard = hear(views, model.experts, said, member, evidence, prior, model.own)
+            evidence = model.weights.evidence(votes, heard, views.present)
         return evidence
 
     def probs(self, views: Views, target: str) -> Floats:
         """Posterior (n, K); NaN where no view says anything."""
         model = self.targets[target]
-        evidence = self.evidence(views, target)
-        if model.weights is None:
-            return late.product(views.probs[target])
-        said = has_vote(views.probs[target]) | (views.embedded if model.engine else False)
-        total = evidence.sum(axis=0)
-        posterior = softmax(total + model.weights.log_prior)
-        posterior = _with_video_prior(posterior, views.video, said.any(axis=1))
-        return np.where(said.any(axis=1, keepdims=True), posterior, np.nan)
+        said = has_vote(views.probs[target])
+        for v, expert in enumerate(model.experts):
+            if expert is not None:
+                said[:, v] |= views.embedded[:, v]
+        total = self.evidence(views, target).sum(axis=0)
+        posterior = softmax(total / model.temperature + model.weights.log_prior)
+        counted = np.asarray(said.any(axis=1))
+        if self.folds:
+            posterior = _with_video_prior(posterior, views.video, counted)
+        return np.where(counted[:, None], posterior, np.nan)
 
     def attention(self, views: Views, target: str) -> Floats:
         """Share (n, V) of each view in the evidence; NaN where absent or where there is none."""
         return shares_of_evidence(self.evidence(views, target), views.present)
 
     def member(self, views: Views) -> NDArray[np.intp]:
-        """(n,) fold whose experts judge a segment; −1, all of them, for a video not learned from."""
+        """(n,) fold whose experts judge a segment; −1, all of them, for a new video."""
         of_video = np.array([self.folds.get(v, -1) for v in views.videos], np.intp)
         return of_video[views.video] if len(of_video) else np.zeros(0, np.intp)
 
@@ -135,8 +139,8 @@ class Crossview:
         }
         for target, model in self.targets.items():
             facts["targets"][target] = {
-                "engine": model.engine,
-                "weights": model.weights is not None,
+                "own": model.own,
+                "temperature": model.temperature,
                 "experts": [expert is not None for expert in model.experts],
                 "report": model.report,
             }
@@ -170,12 +174,13 @@ class Crossview:
                     return kind(*(tensors[f"{target}/{name}/{field}"] for field in fields))
 
                 targets[target] = TargetModel(
-                    about["engine"],
                     tuple(
                         part(Expert, f"expert{v}") if there else None
                         for v, there in enumerate(about["experts"])
                     ),
-                    part(Weights, "weights") if about["weights"] else None,
+                    part(Weights, "weights"),
+                    about["own"],
+                    about["temperature"],
                     about["report"],
                 )
             classes = {t: tuple(c) for t, c in facts["classes"].items()}
@@ -202,7 +207,7 @@ def learn(
         progress: told the share of the work done, 0 to 1; may raise to stop it.
     """
     count = int(folds.max()) + 1 if len(folds) else 1
-    sums = _all_sums(views, folds, count)
+    sums = all_sums(views, folds, count)
     targets = {}
     for i, target in enumerate(views.probs):
 
@@ -244,18 +249,6 @@ def _first_of_each(
     return numbers, folds[first]
 
 
-def _all_sums(views: Views, folds: NDArray[np.integer], count: int) -> list[ViewSums | None]:
-    """Per view what its expert needs; None where it can have none."""
-    sums: list[ViewSums | None] = []
-    together = views.present.sum(axis=1) > 1
-    for v, embedding in enumerate(views.embeddings):
-        trained = views.embedded[:, v] & together
-        spread = len(np.unique(folds[trained])) > 1
-        able = embedding.width > 0 and count > 1 and spread
-        sums.append(ViewSums(embedding, trained, folds, count, views.video) if able else None)
-    return sums
-
-
 def _learn_target(
     views: Views,
     target: str,
@@ -267,220 +260,57 @@ def _learn_target(
     progress: Callable[[float], None],
 ) -> TargetModel:
     votes = vote_evidence(views.probs[target])
-    k = votes.shape[2]
-    experts: tuple[Expert | None, ...] = (None,) * len(votes)
-    sample = _sample(views, known, seed)
-    fit = _Fitter(votes, views, sample, known)
-    nothing = np.zeros_like(votes)
-    evidence, prior = VOTE_WEIGHT * votes, np.full(k, -np.log(k))
-    weights: Weights | None = None
-    heard = nothing
-    able = [v for v, view in enumerate(sums) if view is not None]
-    for turn in range(ROUNDS if able else 0):
-        taught = []
-        for v, view in enumerate(sums):
-            believed = _taught(evidence, prior, v)
-            if known is not None:
-                believed[known[0]] = np.eye(k)[known[1]]
-            taught.append(view.fit(believed) if view is not None else None)
-        experts = tuple(taught)
-        scored = _scored(views, experts, folds, k)
-        heard = _heard(views, experts, scored, folds, evidence, prior)
-        weights = _in_order(fit(heard), votes, heard, views, sample, views.probs[target])
-        evidence, prior = weights.evidence(votes, heard, views.present), weights.log_prior
-        progress((turn + 1) / (ROUNDS + 1))
-    report = _compare(fit, votes, heard, views, folds, count, sample, known, bool(able))
-    engine = report["decides"] == "experts"
-    if not engine:
-        weights = fit(nothing, mixing=False) if report["decides"] == "votes" else None
+    nothing, k = np.zeros_like(votes), votes.shape[2]
+    sample = sample_of(views, known, seed)
+    teacher = Teacher(views, folds, sums, k, known)
+    fit = Fitter(votes, views, sample, known)
+    none: tuple[Expert | None, ...] = (None,) * len(votes)
+    named = association(views.probs[target], views.video)
+    report: dict[str, Any] = {"votes_association_z": named}
+
+    experts, heard, weights = none, nothing, _plain(len(votes), k)
+    if named > _ASSOCIATED or known is not None:
+        evidence, prior = VOTE_WEIGHT * votes, weights.log_prior
+        for turn in range(ROUNDS if teacher.able else 0):
+            experts, heard = teacher.teach(evidence, prior, _OWN)
+            weights = named_as_voted(fit(heard), votes, heard, views, sample, views.probs[target])
+            evidence, prior = weights.evidence(votes, heard, views.present), weights.log_prior
+            progress((turn + 1) / (ROUNDS + 2))
+        report |= compare(fit, votes, heard, views, folds, count, sample, teacher.able)
+        agreed = kappa(softmax(evidence.sum(axis=0) + prior), views.probs[target])
+        report["agreement_with_late_fusion_kappa"] = agreed
+        if report["decides"] == "experts" and agreed >= _LEAST_KAPPA:
+            progress(1.0)
+            temperature = report.pop("temperature")
+            return TargetModel(experts, weights, _OWN, temperature, report)
+        if report["decides"] == "votes":
+            weights = fit(nothing, mixing=False)
+            progress(1.0)
+            return TargetModel(none, weights, _OWN, 1.0, report)
+    weights, experts = _plain(len(votes), k), none
+    evidence = VOTE_WEIGHT * votes
+    for _ in range(_ROUNDS_TAUGHT if teacher.able else 0):
+        experts, heard = teacher.teach(evidence, weights.log_prior, _OWN_TAUGHT)
+        slopes = teacher.slopes(evidence, weights.log_prior, heard, _OWN_TAUGHT)
+        weights = _plain(len(votes), k, _EXPERT_TAUGHT * slopes)
+        evidence = weights.evidence(votes, heard, views.present)
+        report["slopes"] = slopes.tolist()
+    report["decides"] = "taught" if teacher.able else "product"
+    report.pop("temperature", None)
     progress(1.0)
-    return TargetModel(engine, experts if engine else (None,) * len(votes), weights, report)
+    return TargetModel(experts, weights, _OWN_TAUGHT, _TEMPERATURE_TAUGHT, report)
 
 
-def _taught(evidence: Floats, prior: Floats, view: int) -> NDArray[np.float32]:
-    """What (n, K) the other views believe, with a share of the view's own evidence."""
-    others = evidence.sum(axis=0) - (1 - _OWN) * evidence[view]
-    return softmax(others + prior).astype(np.float32)
-
-
-def _scored(
-    views: Views, experts: Sequence[Expert | None], member: NDArray[np.integer], k: int
-) -> list[NDArray[np.float32]]:
-    nothing = np.zeros((0, k), np.float32)
-    return [
-        scores(views.embeddings[v], expert, member, len(views)) if expert is not None else nothing
-        for v, expert in enumerate(experts)
-    ]
-
-
-def _heard(
-    views: Views,
-    experts: Sequence[Expert | None],
-    scored: Sequence[NDArray[np.float32]],
-    member: NDArray[np.integer],
-    evidence: Floats,
-    prior: Floats,
-) -> Floats:
-    """The experts' evidence (V, n, K) without the videos' offsets."""
-    heard = np.zeros_like(evidence)
-    for v, expert in enumerate(experts):
-        if expert is not None:
-            heard[v] = without_offsets(
-                scored[v],
-                _taught(evidence, prior, v),
-                expert,
-                member,
-                views.embedded[:, v],
-                views.video,
-            )
-    return heard
-
-
-class _Fitter:
-    """Fits weights to a sample of the segments."""
-
-    def __init__(
-        self,
-        votes: Floats,
-        views: Views,
-        sample: NDArray[np.intp],
-        known: tuple[NDArray[np.intp], NDArray[np.intp]] | None,
-    ) -> None:
-        self._votes, self._views, self._sample, self._known = votes, views, sample, known
-
-    def __call__(
-        self, heard: Floats, *, mixing: bool = True, rows: NDArray[np.bool_] | None = None
-    ) -> Weights:
-        """The weights; `rows` (n,) says which segments may be used, None all of the sample."""
-        at = self._sample if rows is None else self._sample[rows[self._sample]]
-        known = None
-        if self._known is not None:
-            place = np.full(len(self._views), -1)
-            place[at] = np.arange(len(at))
-            found = place[self._known[0]] >= 0
-            known = (place[self._known[0][found]], self._known[1][found])
-        return fit_weights(
-            self._votes[:, at],
-            heard[:, at],
-            self._views.present[at],
-            self._views.video[at],
-            mixing=mixing,
-            known=known,
-        )
-
-
-def _sample(
-    views: Views, known: tuple[NDArray[np.intp], NDArray[np.intp]] | None, seed: int
-) -> NDArray[np.intp]:
-    """At most `_FITTED` segments with two views or more, whole videos where these are short."""
-    useful = np.flatnonzero(views.present.sum(axis=1) > 1)
-    if known is not None:
-        useful = np.union1d(useful, known[0])
-    if len(useful) <= _FITTED:
-        return useful
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(views.videos))[views.video[useful]]
-    shuffled = rng.permutation(len(useful))
-    by_video = shuffled[np.argsort(order[shuffled], kind="stable")]
-    sorted_videos = order[by_video]
-    starts = np.flatnonzero(np.r_[True, sorted_videos[1:] != sorted_videos[:-1]])
-    rank = np.arange(len(by_video)) - np.repeat(starts, np.diff(np.r_[starts, len(by_video)]))
-    kept = useful[by_video[rank < _FITTED_PER_VIDEO][:_FITTED]]
-    if known is not None:
-        kept = np.union1d(kept, known[0])
-    return np.sort(kept)
-
-
-def _in_order(
-    weights: Weights,
-    votes: Floats,
-    heard: Floats,
-    views: Views,
-    sample: NDArray[np.intp],
-    probs: NDArray[np.floating],
-) -> Weights:
-    """The same weights with the classes named as the votes name them.
-
-    Information is the same under any renaming of the classes; only the votes say which is which.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    evidence = weights.evidence(votes[:, sample], heard[:, sample], views.present[sample])
-    posterior = softmax(weights.log_prior + evidence.sum(axis=0))
-    k = posterior.shape[1]
-    together = np.zeros((k, k))
-    for v in range(len(votes)):
-        said = has_vote(probs[sample, v])
-        if said.any():
-            p, q = probs[sample, v][said].astype(float), posterior[said]
-            together += (p - p.mean(axis=0)).T @ (q - q.mean(axis=0))
-    _, name = linear_sum_assignment(-together)
+def _plain(views: int, k: int, expert: NDArray[np.floating] | None = None) -> Weights:
+    """Votes tempered alike, experts (V,) by their slopes, an even prior."""
+    centre = np.eye(k) - 1 / k
+    slopes = np.zeros(views) if expert is None else expert
     return Weights(
-        weights.votes[:, :, name],
-        weights.expert[:, :, name],
-        weights.bias[:, name],
-        weights.log_prior[name],
+        np.repeat(VOTE_WEIGHT * centre[None], views, axis=0),
+        slopes[:, None, None] * centre,
+        np.zeros((views, k)),
+        np.full(k, -np.log(k)),
     )
-
-
-def _compare(
-    fit: _Fitter,
-    votes: Floats,
-    heard: Floats,
-    views: Views,
-    folds: NDArray[np.integer],
-    count: int,
-    sample: NDArray[np.intp],
-    known: tuple[NDArray[np.intp], NDArray[np.intp]] | None,
-    able: bool,
-) -> dict[str, Any]:
-    """Whether experts decide, or votes: by the information on videos the weights never saw."""
-    nothing = np.zeros_like(votes)
-    told = {"experts": np.zeros(len(views)), "votes": np.zeros(len(views))}
-    for fold in range(count if count > 1 else 0):
-        inside = sample[folds[sample] == fold]
-        if not len(inside):
-            continue
-        for kind, source, mixing in (("experts", heard, True), ("votes", nothing, False)):
-            if kind == "experts" and not able:
-                continue
-            weights = fit(source, mixing=mixing, rows=folds != fold)
-            present, video = views.present[inside], views.video[inside]
-            evidence = weights.evidence(votes[:, inside], source[:, inside], present)
-            told[kind][inside] = information(weights, evidence, present, video)
-    found = {kind: _mean_and_error(each[sample], views.video[sample]) for kind, each in told.items()}
-    gain = _mean_and_error(told["experts"][sample] - told["votes"][sample], views.video[sample])
-
-    def significant(kind: str) -> bool:
-        mean, error = found[kind]
-        return mean > _SIGNIFICANT * error
-
-    if able and significant("experts") and gain[0] > 0:
-        decides = "experts"
-    elif significant("votes"):
-        decides = "votes"
-    else:
-        decides = "product"
-    del known
-    return {
-        "decides": decides,
-        "information_nats": {k: [float(m), float(e)] for k, (m, e) in found.items()},
-        "segments_compared": len(sample),
-    }
-
-
-def _mean_and_error(values: Floats, video: NDArray[np.integer]) -> tuple[float, float]:
-    """Mean of segments, and its standard error over videos."""
-    if not len(values):
-        return 0.0, np.inf
-    totals = np.bincount(video, values)
-    sizes = np.bincount(video)
-    mean = values.mean()
-    off = (totals - mean * sizes)[sizes > 0]
-    if len(off) < 2:
-        return float(mean), np.inf
-    spread = np.sqrt((off**2).sum() * len(off) / (len(off) - 1))
-    return float(mean), float(spread / len(values))
 
 
 def _with_video_prior(

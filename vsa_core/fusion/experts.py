@@ -68,6 +68,9 @@ def _standardised(x: NDArray[np.float32], mean: Floats, scale: Floats) -> NDArra
 class ViewSums:
     """The sums of one view that do not depend on what is believed of the classes.
 
+    Attributes:
+        trained: rows of the segments learned from.
+
     Args:
         embedding: of the view.
         trained: (n,) segments to learn from: the view is embedded, another says something.
@@ -85,6 +88,7 @@ class ViewSums:
         video: NDArray[np.integer],
     ) -> None:
         self._embedding = embedding
+        self.trained = np.flatnonzero(trained)
         self._trained, self._fold, self._folds, self._video = trained, fold, folds, video
         d = embedding.width
         videos = int(video.max()) + 1 if len(video) else 0
@@ -206,21 +210,19 @@ class ViewSums:
         def others(x: Floats) -> Floats:
             return x.sum(axis=0) - x[fold] if len(x) > 1 else x[0]
 
-        n, d = others(self._rows), self._embedding.width
+        n, d = max(float(others(self._rows)), 1.0), self._embedding.width
         counts = others(mass)
-        ridge = 1e-6 * max(n, 1.0)  # a class nobody believes in has the mean of nothing
+        ridge = 1e-6 * n  # a class nobody believes in has the mean of nothing
         means = np.linalg.solve(
             np.diag(counts + ridge) - others(square), others(cross) - others(linear)
         )
         lean = others(linear) - others(mixed)  # (K, d): what offsets owe to the classes
         within = others(self._gram) + lean.T @ means + means.T @ lean
         within += means.T @ (others(pairs) - np.diag(counts)) @ means
-        within /= max(n, 1.0)
-        within[np.diag_indices(d)] += (
-            (_RIDGE + d) / max(n, 1.0) * max(np.trace(within) / d, 1e-6)
-        )
-        weights = np.linalg.solve(within, means.T)
-        seen = means @ weights
+        within /= n
+        within[np.diag_indices(d)] += (_RIDGE + d) / n * max(np.trace(within) / d, 1e-6)
+        weights: Floats = np.linalg.solve(within, means.T)
+        seen: Floats = means @ weights
         return weights, -0.5 * np.diag(seen), seen
 
 

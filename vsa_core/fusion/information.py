@@ -50,9 +50,7 @@ class Weights:
     bias: Floats
     log_prior: Floats
 
-    def evidence(
-        self, votes: Floats, expert: Floats, present: NDArray[np.bool_]
-    ) -> Floats:
+    def evidence(self, votes: Floats, expert: Floats, present: NDArray[np.bool_]) -> Floats:
         """Evidence (V, n, K) in nats, 0 where a view (n, V) is absent; inputs (V, n, K)."""
         logits = votes @ self.votes + expert @ self.expert + self.bias[:, None] + self.log_prior
         evidence: Floats = log_softmax(logits) - self.log_prior
@@ -106,7 +104,7 @@ def fit_weights(
 
 
 def information(
-    weights: Weights,
+    log_prior: Floats,
     evidence: Floats,
     present: NDArray[np.bool_],
     video: NDArray[np.integer],
@@ -116,13 +114,13 @@ def information(
     Its mean is a lower bound of the information (Donsker and Varadhan) when the weights come from
     other segments. 0 where fewer than two views are present.
     """
-    log_ratio, contrast, _ = _contrast(evidence, weights.log_prior, present, video)
+    log_ratio, contrast = _contrast(evidence, log_prior, present, video)
     return np.where(present.sum(axis=1) > 1, log_ratio - contrast, 0.0)
 
 
 def _contrast(
     evidence: Floats, log_prior: Floats, present: NDArray[np.bool_], video: NDArray[np.integer]
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[Floats, Floats]:
     joint = _log_sum_exp(log_prior + evidence.sum(axis=0))
     videos = int(video.max()) + 1 if len(video) else 0
     ratio = np.exp(evidence) * present.T[..., None]
@@ -133,7 +131,7 @@ def _contrast(
         total = _by_video(ratio[view], video, videos)
         n = np.bincount(video, present[:, view], videos)
         log_means += np.log((total + _POOLED * overall[view]) / (n + _POOLED)[:, None])
-    return joint, _log_sum_exp(log_prior + log_means)[video], overall
+    return joint, _log_sum_exp(log_prior + log_means)[video]
 
 
 def _by_video(values: Floats, video: NDArray[np.integer], videos: int) -> Floats:

@@ -64,13 +64,11 @@ def tf_mvsa(
         published code also feeds a map of the label to the network; this does not.
     """
     first = next(iter(views.probs))
-    votes = {
-        target: agreement(said, min_confidence if target == first else 0.0)
-        for target, said in views.probs.items()
-    }
+    votes = _votes(views, min_confidence)
     note = _too_little(views, votes[first], folds, settings)
     student = None if note else _train(views, votes, folds, settings, progress)
-    return _assembled(views, votes, folds, student, note)
+    probs, attention = label_as_tf_mvsa(views, folds, student, min_confidence)
+    return TfMvsa(probs, attention, student, note)
 
 
 def consensus_targets(
@@ -111,17 +109,25 @@ def _train(
     )
 
 
-def _assembled(
+def label_as_tf_mvsa(
     views: Views,
-    votes: dict[str, Votes],
-    folds: NDArray[np.integer],
+    member: NDArray[np.integer],
     student: Student | None,
-    note: str | None,
-) -> TfMvsa:
+    min_confidence: float,
+) -> tuple[dict[str, NDArray[np.floating]], NDArray[np.floating]]:
+    """What `TfMvsa` says of segments, with a network that is trained already.
+
+    Args:
+        views: n segments; the first target decides labels.
+        member: (n,) which member judges each; −1 for the mean of all.
+        student: the network; None for none.
+        min_confidence: as in `tf_mvsa`.
+    """
+    votes = _votes(views, min_confidence)
     said: dict[str, NDArray[np.float32]] = {}
     shares = np.full(views.present.shape, np.nan)
     if student is not None:
-        said, shares = student.infer(views, folds)
+        said, shares = student.infer(views, member)
     probs = {}
     for target, of_views in views.probs.items():
         cast = votes[target]
@@ -136,7 +142,15 @@ def _assembled(
         probs[target] = np.where(by_network[:, None], network, mean)
         if target == next(iter(votes)):
             shares = np.where(by_network[:, None], shares, late.shares(used, views.present))
-    return TfMvsa(probs, shares, student, note)
+    return probs, shares
+
+
+def _votes(views: Views, min_confidence: float) -> dict[str, Votes]:
+    first = next(iter(views.probs))
+    return {
+        target: agreement(said, min_confidence if target == first else 0.0)
+        for target, said in views.probs.items()
+    }
 
 
 def _too_little(

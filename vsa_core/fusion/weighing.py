@@ -1,0 +1,232 @@
+"""Weigh the views' evidence on a sample, and tell whether the weights are to be trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsa_core.agree import has_vote
+from vsa_core.fusion import late
+from vsa_core.fusion.information import (
+    Floats,
+    Weights,
+    fit_weights,
+    information,
+    log_softmax,
+    softmax,
+)
+from vsa_core.fusion.views import Views
+
+# Standard errors by which the views' information must exceed nothing, for weights to be fitted.
+_SIGNIFICANT = 2.0
+_TEMPERATURES = np.geomspace(1.0, 4.0, 15)
+# Segments the weights are fitted on: there are dozens of weights, and more segments cost time only.
+_FITTED = 20_000
+# Segments of one video among them.
+_FITTED_PER_VIDEO = 500
+
+
+def association(probs: NDArray[np.floating], video: NDArray[np.integer]) -> float:
+    """How far the votes (n, V, K) of different views go together within videos, in sds of chance.
+
+    Chance is every pairing of the votes within a video being as likely (the permutation variance).
+    0 where no two views vote on the same segments.
+    """
+    found, variance = 0.0, 0.0
+    views, k = probs.shape[1:]
+    for a in range(views):
+        for b in range(a):
+            rows = np.flatnonzero(has_vote(probs[:, a]) & has_vote(probs[:, b]))
+            if not len(rows):
+                continue
+            _, at, size = np.unique(video[rows], return_inverse=True, return_counts=True)
+            one = _without_mean(probs[rows, a].astype(np.float64), at, size)
+            two = _without_mean(probs[rows, b].astype(np.float64), at, size)
+            found += float((one * two).sum())
+            for i in range(k):
+                for j in range(k):
+                    first = np.bincount(at, one[:, i] * one[:, j])
+                    second = np.bincount(at, two[:, i] * two[:, j])
+                    variance += float((first * second / np.maximum(size - 1, 1)).sum())
+    return found / np.sqrt(variance) if variance > 0 else 0.0
+
+
+def _without_mean(x: Floats, at: NDArray[np.integer], size: NDArray[np.integer]) -> Floats:
+    means = np.stack([np.bincount(at, column) / size for column in x.T], axis=1)
+    out: Floats = x - means[at]
+    return out
+
+
+def kappa(posterior: Floats, probs: NDArray[np.floating]) -> float:
+    """Cohen's kappa of the posterior's labels and late fusion's, where a view votes."""
+    voted = has_vote(probs).any(axis=1)
+    if not voted.any():
+        return 1.0
+    k = posterior.shape[1]
+    ours, theirs = posterior[voted].argmax(axis=1), late.product(probs[voted]).argmax(axis=1)
+    same = float((ours == theirs).mean())
+    share = np.bincount(ours, minlength=k) @ np.bincount(theirs, minlength=k) / len(ours) ** 2
+    return float((same - share) / (1 - share)) if share < 1 else 1.0
+
+
+class Fitter:
+    """Fits weights to a sample of the segments."""
+
+    def __init__(
+        self,
+        votes: Floats,
+        views: Views,
+        sample: NDArray[np.intp],
+        known: tuple[NDArray[np.intp], NDArray[np.intp]] | None,
+    ) -> None:
+        self._votes, self._views, self._sample, self._known = votes, views, sample, known
+
+    def __call__(
+        self, heard: Floats, *, mixing: bool = True, rows: NDArray[np.bool_] | None = None
+    ) -> Weights:
+        """The weights; `rows` (n,) says which segments may be used, None all of the sample."""
+        at = self._sample if rows is None else self._sample[rows[self._sample]]
+        known = None
+        if self._known is not None:
+            place = np.full(len(self._views), -1)
+            place[at] = np.arange(len(at))
+            found = place[self._known[0]] >= 0
+            known = (place[self._known[0][found]], self._known[1][found])
+        return fit_weights(
+            self._votes[:, at],
+            heard[:, at],
+            self._views.present[at],
+            self._views.video[at],
+            mixing=mixing,
+            known=known,
+        )
+
+
+def sample_of(
+    views: Views, known: tuple[NDArray[np.intp], NDArray[np.intp]] | None, seed: int
+) -> NDArray[np.intp]:
+    """At most `_FITTED` segments with two views or more, whole videos where these are short."""
+    useful = np.flatnonzero(views.present.sum(axis=1) > 1)
+    if known is not None:
+        useful = np.union1d(useful, known[0])
+    if len(useful) <= _FITTED:
+        return useful
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(views.videos))[views.video[useful]]
+    shuffled = rng.permutation(len(useful))
+    by_video = shuffled[np.argsort(order[shuffled], kind="stable")]
+    sorted_videos = order[by_video]
+    starts = np.flatnonzero(np.r_[True, sorted_videos[1:] != sorted_videos[:-1]])
+    rank = np.arange(len(by_video)) - np.repeat(starts, np.diff(np.r_[starts, len(by_video)]))
+    kept = useful[by_video[rank < _FITTED_PER_VIDEO][:_FITTED]]
+    if known is not None:
+        kept = np.union1d(kept, known[0])
+    return np.sort(kept)
+
+
+def named_as_voted(
+    weights: Weights,
+    votes: Floats,
+    heard: Floats,
+    views: Views,
+    sample: NDArray[np.intp],
+    probs: NDArray[np.floating],
+) -> Weights:
+    """The same weights with the classes named as the votes name them.
+
+    Information is the same under any renaming of the classes; only the votes say which is which.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    evidence = weights.evidence(votes[:, sample], heard[:, sample], views.present[sample])
+    posterior = softmax(weights.log_prior + evidence.sum(axis=0))
+    k = posterior.shape[1]
+    together = np.zeros((k, k))
+    for v in range(len(votes)):
+        said = has_vote(probs[sample, v])
+        if said.any():
+            p, q = probs[sample, v][said].astype(float), posterior[said]
+            together += (p - p.mean(axis=0)).T @ (q - q.mean(axis=0))
+    _, name = linear_sum_assignment(-together)
+    return Weights(
+        weights.votes[:, :, name],
+        weights.expert[:, :, name],
+        weights.bias[:, name],
+        weights.log_prior[name],
+    )
+
+
+def compare(
+    fit: Fitter,
+    votes: Floats,
+    heard: Floats,
+    views: Views,
+    folds: NDArray[np.integer],
+    count: int,
+    sample: NDArray[np.intp],
+    able: bool,
+) -> dict[str, Any]:
+    """Whether experts decide, or votes: by the information on videos the weights never saw."""
+    nothing = np.zeros_like(votes)
+    held_out = np.zeros_like(votes)
+    prior = np.zeros((len(views), votes.shape[2]))
+    told = {"experts": np.zeros(len(views)), "votes": np.zeros(len(views))}
+    for fold in range(count if count > 1 else 0):
+        inside = sample[folds[sample] == fold]
+        if not len(inside):
+            continue
+        for kind, source, mixing in (("experts", heard, True), ("votes", nothing, False)):
+            if kind == "experts" and not able:
+                continue
+            weights = fit(source, mixing=mixing, rows=folds != fold)
+            present, video = views.present[inside], views.video[inside]
+            evidence = weights.evidence(votes[:, inside], source[:, inside], present)
+            told[kind][inside] = information(weights.log_prior, evidence, present, video)
+    at = views.video[sample]
+    found = {kind: _mean_and_error(each[sample], at) for kind, each in told.items()}
+    gain = _mean_and_error(told["experts"][sample] - told["votes"][sample], at)
+
+    def significant(kind: str) -> bool:
+        mean, error = found[kind]
+        return mean > _SIGNIFICANT * error
+
+    if able and significant("experts") and gain[0] > 0:
+        decides = "experts"
+    elif significant("votes"):
+        decides = "votes"
+    else:
+        decides = "neither"
+    return {
+        "decides": decides,
+        "information_nats": {k: [float(m), float(e)] for k, (m, e) in found.items()},
+        "segments_compared": len(sample),
+        "temperature": _temperature(held_out, prior, views, sample),
+    }
+
+
+def _temperature(evidence: Floats, prior: Floats, views: Views, sample: NDArray[np.intp]) -> float:
+    """What to divide evidence by so that held-out segments tell the most about one another."""
+    present, video = views.present[sample], views.video[sample]
+    base = prior[sample].mean(axis=0)
+    found = []
+    for temperature in _TEMPERATURES:
+        tempered = log_softmax(evidence[:, sample] / temperature + base) - base
+        tempered[~present.T] = 0
+        found.append(information(base, tempered, present, video).mean())
+    return float(_TEMPERATURES[int(np.argmax(found))])
+
+
+def _mean_and_error(values: Floats, video: NDArray[np.integer]) -> tuple[float, float]:
+    """Mean of segments, and its standard error over videos."""
+    if not len(values):
+        return 0.0, np.inf
+    totals = np.bincount(video, values)
+    sizes = np.bincount(video)
+    mean = values.mean()
+    off = (totals - mean * sizes)[sizes > 0]
+    if len(off) < 2:
+        return float(mean), np.inf
+    spread = np.sqrt((off**2).sum() * len(off) / (len(off) - 1))
+    return float(mean), float(spread / len(values))
