@@ -53,7 +53,7 @@ _PRIOR_STEPS = 8
 # The votes' own association is what names the classes: it must be beyond doubt.
 _ASSOCIATED = 3.0
 # Chance-corrected agreement with late fusion below this: the classes found are not those voted on.
-_LEAST_KAPPA = 0.3
+_LEAST_KAPPA = 0.35
 
 
 @dataclass(frozen=True, slots=True)
