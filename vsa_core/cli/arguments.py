@@ -11,7 +11,7 @@ from vsa_core.errors import UsageError
 
 # Each is a module here with `run(args) -> exit code`, imported when it is chosen.
 VERBS = ("run", "label", "query", "status", "predict", "models", "store", "experiment")
-EXPERIMENTS = ("tf-mvsa", "mosi", "crema-d")
+EXPERIMENTS = ("tf-mvsa", "digits", "mosi", "crema-d")
 QUERY_FORMATS = ("table", "csv", "json", "parquet")
 
 
@@ -257,8 +257,8 @@ def _experiment(verbs: Any) -> None:
         verbs,
         "experiment",
         "run a study again from its seeds",
-        "Score every way to fuse where the truth is known: on synthetic segments (tf-mvsa), or on "
-        "real data that you have (mosi, crema-d). Writes tables (Parquet), figures (PNG) and "
+        "Score every way to fuse where the truth is known: on synthetic segments (tf-mvsa), on "
+        "handwriting (digits), or on real data that you have (mosi, crema-d). Writes tables (Parquet), figures (PNG) and "
         "summary.md; the same seeds give the same bytes.",
         "vsa experiment tf-mvsa --seeds 5 --out experiments/tf-mvsa",
     )

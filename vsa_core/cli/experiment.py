@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from vsa_core.experiments.study import Outcome
 
-# Experiments on real data take a folder of it; the synthetic one draws its own.
-_MODULES = {"tf-mvsa": "paper", "mosi": "mosi", "crema-d": "crema_d"}
-_DRAWN = "tf-mvsa"
+# The others take a folder of data.
+_MODULES = {"tf-mvsa": "paper", "digits": "digits", "mosi": "mosi", "crema-d": "crema_d"}
+_AT_HAND = ("tf-mvsa", "digits")
 _SHOWN_EVERY_S = 10.0
 
 
@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
 def _outcome(args: argparse.Namespace) -> Outcome:
     module = importlib.import_module(f"vsa_core.experiments.{_MODULES[args.name]}")
     seeds = range(args.seeds)
-    outcome: Outcome = module.run(seeds) if args.name == _DRAWN else module.run(_data(args), seeds)
+    outcome: Outcome = (
+        module.run(seeds) if args.name in _AT_HAND else module.run(_data(args), seeds)
+    )
     return outcome
 
 
