@@ -24,7 +24,7 @@ from safetensors.numpy import save as save_tensors
 from vsa_core.agree import has_vote
 from vsa_core.errors import UsageError
 from vsa_core.fusion import late
-from vsa_core.fusion.experts import Expert, ViewSums
+from vsa_core.fusion.experts import Expert, ViewSums, one_blas_thread
 from vsa_core.fusion.information import VOTE_WEIGHT, Floats, Weights, softmax
 from vsa_core.fusion.teaching import Teacher, all_sums, hear, scored
 from vsa_core.fusion.views import Views
@@ -91,6 +91,7 @@ class Crossview:
     folds: Mapping[str, int]
     targets: Mapping[str, TargetModel]
 
+    @one_blas_thread()
     def evidence(self, views: Views, target: str) -> Floats:
         """What each view says in nats (V, n, K), less what all classes share; 0 where absent."""
         model = self.targets[target]
@@ -189,6 +190,7 @@ class Crossview:
             raise UsageError(f"not a cross-view model ({error})") from error
 
 
+@one_blas_thread()
 def learn(
     views: Views,
     folds: NDArray[np.integer],

@@ -11,7 +11,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -31,6 +33,8 @@ MIN_VIDEO = 10
 _RIDGE = 50.0
 # Standardised values beyond this are broken measurements, not information.
 _MAX_SD = 10.0
+# Vectors worked on at once: standardised, they stay in a core's cache.
+_CACHED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,10 @@ def _standardised(x: NDArray[np.float32], mean: Floats, scale: Floats) -> NDArra
     z = x - mean.astype(np.float32)
     z *= (1 / scale).astype(np.float32)
     return np.clip(z, -_MAX_SD, _MAX_SD, out=z)
+
+
+def _pieces(length: int) -> list[slice]:
+    return [slice(start, start + _CACHED) for start in range(0, length, _CACHED)]
 
 
 class ViewSums:
@@ -114,8 +122,13 @@ class ViewSums:
 
     def _moments(self, block: Block) -> tuple[Floats, Floats, int]:
         rows, x = block
-        wide = x[self._trained[rows]].astype(np.float64)
-        return wide.sum(axis=0), (wide**2).sum(axis=0), len(wide)
+        total, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+        kept = np.flatnonzero(self._trained[rows])
+        for start in range(0, len(kept), _CACHED):
+            wide = x[kept[start : start + _CACHED]].astype(np.float64)
+            total += wide.sum(axis=0)
+            square += np.einsum("nd,nd->d", wide, wide)
+        return total, square, len(kept)
 
     def _sums(self, d: int, placed: int) -> None:
         self._gram = np.zeros((self._folds, d, d))
@@ -137,19 +150,22 @@ class ViewSums:
         self, block: Block
     ) -> tuple[list[tuple[int, Floats]], NDArray[np.intp], NDArray[np.float32]]:
         rows, x = block
-        kept = self._trained[rows]
-        rows, z = rows[kept], _standardised(x[kept], self._mean, self._scale)
-        grams = []
-        for fold in range(self._folds):
-            part = z[self._fold[rows] == fold]
-            if len(part):
-                grams.append((fold, (part.T @ part).astype(np.float64)))
-        place = self._place[self._video[rows]]
-        offset = place >= 0
-        places, inverse = np.unique(place[offset], return_inverse=True)
-        sums = np.zeros((len(places), z.shape[1]), np.float32)
-        np.add.at(sums, inverse, z[offset])
-        return grams, places, sums
+        kept = np.flatnonzero(self._trained[rows])
+        # Fold by fold and video by video, so that sums are of neighbours.
+        place, fold = self._place[self._video[rows[kept]]], self._fold[rows[kept]]
+        order = np.lexsort((place, fold))
+        kept, place, fold = kept[order], place[order], fold[order]
+        z = _standardised(x[kept], self._mean, self._scale)
+        bounds = np.searchsorted(fold, np.arange(self._folds + 1))
+        grams = [
+            (f, (z[start:stop].T @ z[start:stop]).astype(np.float64))
+            for f, (start, stop) in enumerate(pairwise(bounds.tolist()))
+            if stop > start
+        ]
+        starts = np.flatnonzero(np.diff(place, prepend=-2))
+        sums = np.add.reduceat(z, starts) if len(starts) else z
+        offset = place[starts] >= 0
+        return grams, place[starts][offset], sums[offset]
 
     def fit(self, believed: NDArray[np.floating]) -> Expert:
         """The experts that follow from what is believed of the classes.
@@ -186,14 +202,14 @@ class ViewSums:
 
     def _cross(self, block: Block, believed: NDArray[np.floating]) -> Floats:
         rows, x = block
-        kept = self._trained[rows]
-        rows, z = rows[kept], _standardised(x[kept], self._mean, self._scale)
-        t = believed[rows].astype(np.float32)
-        out = np.zeros((self._folds, t.shape[1], z.shape[1]))
-        for fold in range(self._folds):
-            part = self._fold[rows] == fold
-            out[fold] = t[part].T @ z[part]
-        return out
+        t = np.where(self._trained[rows, None], believed[rows], 0)
+        # The classes of each fold side by side: one product for all folds.
+        mine = self._fold[rows, None] == np.arange(self._folds)
+        spread = (mine[:, :, None] * t[:, None]).reshape(len(rows), -1).astype(np.float32)
+        out = np.zeros((spread.shape[1], x.shape[1]))
+        for part in _pieces(len(rows)):
+            out += spread[part].T @ _standardised(x[part], self._mean, self._scale)
+        return out.reshape(self._folds, -1, x.shape[1])
 
     def _solve(
         self,
@@ -245,7 +261,8 @@ def scores(
 
     def score(block: Block) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         rows, x = block
-        said = (expert.standardised(x) @ weights + bias).reshape(len(x), -1, k)
+        said = np.concatenate([expert.standardised(x[p]) @ weights for p in _pieces(len(x))])
+        said = (said + bias).reshape(len(x), -1, k)
         which = np.where(member[rows] >= 0, member[rows], folds)
         return rows, said[np.arange(len(x)), which]
 
@@ -298,10 +315,8 @@ def without_offsets(
 
 def over_blocks(embedding: Embedding, work: Callable[[Block], _T]) -> Iterator[_T]:
     """`work` on every block, in their order, on all cores; linear algebra on one thread each."""
-    from threadpoolctl import threadpool_limits
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(cores) as pool:
         ahead: deque[Future[_T]] = deque()
         for block in embedding.blocks():
             ahead.append(pool.submit(work, block))
@@ -309,3 +324,13 @@ def over_blocks(embedding: Embedding, work: Callable[[Block], _T]) -> Iterator[_
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Linear algebra on one thread: sums have one order, and small matrices take far less time."""
+    import scipy.linalg  # noqa: F401 - only a library that is loaded can be limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
