@@ -258,8 +258,8 @@ def _experiment(verbs: Any) -> None:
         "experiment",
         "run a study again from its seeds",
         "Score every way to fuse where the truth is known: on synthetic segments (tf-mvsa), on "
-        "handwriting (digits), or on real data that you have (mosi, crema-d). Writes tables (Parquet), figures (PNG) and "
-        "summary.md; the same seeds give the same bytes.",
+        "handwriting (digits), or on real data that you have (mosi, crema-d). Writes tables "
+        "(Parquet), figures (PNG) and summary.md; the same seeds give the same bytes.",
         "vsa experiment tf-mvsa --seeds 5 --out experiments/tf-mvsa",
     )
     experiment.add_argument(
