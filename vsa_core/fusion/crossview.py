@@ -283,8 +283,7 @@ def _learn_target(
         report["agreement_with_late_fusion_kappa"] = agreed
         if report["decides"] == "experts" and agreed >= _LEAST_KAPPA:
             progress(1.0)
-            temperature = report.pop("temperature")
-            return TargetModel(experts, weights, _OWN, temperature, report)
+            return TargetModel(experts, weights, _OWN, 1.0, report)
         if report["decides"] == "votes":
             weights = fit(nothing, mixing=False)
             progress(1.0)
@@ -298,7 +297,6 @@ def _learn_target(
         evidence = weights.evidence(votes, heard, views.present)
         report["slopes"] = slopes.tolist()
     report["decides"] = "taught" if teacher.able else "product"
-    report.pop("temperature", None)
     progress(1.0)
     return TargetModel(experts, weights, _OWN_TAUGHT, _TEMPERATURE_TAUGHT, report)
 

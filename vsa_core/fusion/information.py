@@ -32,6 +32,10 @@ _POOLED = 10.0
 # Weight of the constraint that each view's mean posterior is the prior.
 _CONSISTENCY = 0.1
 _ITERATIONS = 80
+# Less likely than this is as good as impossible: beyond it nothing is gained and exp overflows.
+_LEAST_LOG = -300.0
+# Log-priors (before they sum to 1) beyond this count as this: the search tries absurd ones.
+_MOST_PRIOR = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Weights:
     def evidence(self, votes: Floats, expert: Floats, present: NDArray[np.bool_]) -> Floats:
         """Evidence (V, n, K) in nats, 0 where a view (n, V) is absent; inputs (V, n, K)."""
         logits = votes @ self.votes + expert @ self.expert + self.bias[:, None] + self.log_prior
-        evidence: Floats = log_softmax(logits) - self.log_prior
+        evidence: Floats = np.maximum(log_softmax(logits), _LEAST_LOG) - self.log_prior
         evidence[~present.T] = 0
         return evidence
 
@@ -150,6 +154,10 @@ def _log_sum_exp(z: Floats) -> Floats:
     return out
 
 
+def _log_prior(prior: Floats) -> Floats:
+    return log_softmax(np.clip(prior, -_MOST_PRIOR, _MOST_PRIOR))
+
+
 class _Problem:
     """The loss and its gradient over one flat vector of parameters."""
 
@@ -208,16 +216,16 @@ class _Problem:
     def weights(self, flat: Floats) -> Weights:
         scale, bias, prior, mixture = self._split(flat)
         maps = self._maps(scale, mixture)
-        return Weights(maps[:, 0], maps[:, 1], bias @ self.centre, log_softmax(prior))
+        return Weights(maps[:, 0], maps[:, 1], bias @ self.centre, _log_prior(prior))
 
     def loss(self, flat: Floats) -> tuple[float, Floats]:
         scale, bias, prior, mixture = self._split(flat)
         n, k = self.rows, self.classes
         maps = self._maps(scale, mixture).reshape(self.views, 2 * k, k)
-        log_prior = log_softmax(prior)
+        log_prior = _log_prior(prior)
         posterior = log_softmax(self.sources @ maps + (bias @ self.centre)[:, None] + log_prior)
         seen = self.present[..., None]
-        evidence = np.where(seen, posterior - log_prior, 0.0)
+        evidence = np.where(seen, np.maximum(posterior, _LEAST_LOG) - log_prior, 0.0)
         together = log_prior + evidence.sum(axis=0)
         joint = _log_sum_exp(together)
         responsibility = np.exp(together - joint[:, None])  # (N, K)
@@ -251,6 +259,7 @@ class _Problem:
             d_prior = d_prior + miss.sum(axis=0)
         d_evidence *= seen
         d_prior = d_prior - d_evidence.sum(axis=(0, 1))
+        d_evidence *= posterior > _LEAST_LOG
         d_logits = d_evidence - np.exp(posterior) * d_evidence.sum(axis=2, keepdims=True)
         d_prior = d_prior + d_logits.sum(axis=(0, 1))
         d_maps = (self.sources.transpose(0, 2, 1) @ d_logits).reshape(self.views, 2, k, k)
@@ -261,7 +270,8 @@ class _Problem:
         gradient = [
             np.trace(d_mixture, axis1=2, axis2=3) - 2 * _RIDGE * scale,
             d_logits.sum(axis=1) @ self.centre - 2 * _RIDGE * bias,
-            d_prior - np.exp(log_prior) * d_prior.sum() - 2 * _PRIOR_RIDGE * prior,
+            (d_prior - np.exp(log_prior) * d_prior.sum()) * (np.abs(prior) < _MOST_PRIOR)
+            - 2 * _PRIOR_RIDGE * prior,
         ]
         if self.mixing:
             gradient.append(d_mixture - 2 * _RIDGE * mixture)

@@ -14,14 +14,12 @@ from vsa_core.fusion.information import (
     Weights,
     fit_weights,
     information,
-    log_softmax,
     softmax,
 )
 from vsa_core.fusion.views import Views
 
 # Standard errors by which the views' information must exceed nothing, for weights to be fitted.
 _SIGNIFICANT = 2.0
-_TEMPERATURES = np.geomspace(1.0, 4.0, 15)
 # Segments the weights are fitted on: there are dozens of weights, and more segments cost time only.
 _FITTED = 20_000
 # Segments of one video among them.
@@ -50,7 +48,7 @@ def association(probs: NDArray[np.floating], video: NDArray[np.integer]) -> floa
                     first = np.bincount(at, one[:, i] * one[:, j])
                     second = np.bincount(at, two[:, i] * two[:, j])
                     variance += float((first * second / np.maximum(size - 1, 1)).sum())
-    return found / np.sqrt(variance) if variance > 0 else 0.0
+    return float(found / np.sqrt(variance)) if variance > 0 else 0.0
 
 
 def _without_mean(x: Floats, at: NDArray[np.integer], size: NDArray[np.integer]) -> Floats:
@@ -150,10 +148,11 @@ def named_as_voted(
             p, q = probs[sample, v][said].astype(float), posterior[said]
             together += (p - p.mean(axis=0)).T @ (q - q.mean(axis=0))
     _, name = linear_sum_assignment(-together)
+    # In one memory order: what is read from a file again must multiply to the same bits.
     return Weights(
-        weights.votes[:, :, name],
-        weights.expert[:, :, name],
-        weights.bias[:, name],
+        np.ascontiguousarray(weights.votes[:, :, name]),
+        np.ascontiguousarray(weights.expert[:, :, name]),
+        np.ascontiguousarray(weights.bias[:, name]),
         weights.log_prior[name],
     )
 
@@ -170,8 +169,6 @@ def compare(
 ) -> dict[str, Any]:
     """Whether experts decide, or votes: by the information on videos the weights never saw."""
     nothing = np.zeros_like(votes)
-    held_out = np.zeros_like(votes)
-    prior = np.zeros((len(views), votes.shape[2]))
     told = {"experts": np.zeros(len(views)), "votes": np.zeros(len(views))}
     for fold in range(count if count > 1 else 0):
         inside = sample[folds[sample] == fold]
@@ -200,22 +197,9 @@ def compare(
         decides = "neither"
     return {
         "decides": decides,
-        "information_nats": {k: [float(m), float(e)] for k, (m, e) in found.items()},
+        "information_nats": {k: [m, e if np.isfinite(e) else None] for k, (m, e) in found.items()},
         "segments_compared": len(sample),
-        "temperature": _temperature(held_out, prior, views, sample),
     }
-
-
-def _temperature(evidence: Floats, prior: Floats, views: Views, sample: NDArray[np.intp]) -> float:
-    """What to divide evidence by so that held-out segments tell the most about one another."""
-    present, video = views.present[sample], views.video[sample]
-    base = prior[sample].mean(axis=0)
-    found = []
-    for temperature in _TEMPERATURES:
-        tempered = log_softmax(evidence[:, sample] / temperature + base) - base
-        tempered[~present.T] = 0
-        found.append(information(base, tempered, present, video).mean())
-    return float(_TEMPERATURES[int(np.argmax(found))])
 
 
 def _mean_and_error(values: Floats, video: NDArray[np.integer]) -> tuple[float, float]:
@@ -224,9 +208,9 @@ def _mean_and_error(values: Floats, video: NDArray[np.integer]) -> tuple[float, 
         return 0.0, np.inf
     totals = np.bincount(video, values)
     sizes = np.bincount(video)
-    mean = values.mean()
+    mean = float(values.mean())
     off = (totals - mean * sizes)[sizes > 0]
     if len(off) < 2:
-        return float(mean), np.inf
+        return mean, np.inf
     spread = np.sqrt((off**2).sum() * len(off) / (len(off) - 1))
-    return float(mean), float(spread / len(values))
+    return mean, float(spread / len(values))
