@@ -1,4 +1,4 @@
-"""Train the fusion network on what agrees, label every segment, and close the run."""
+"""Learn how to fuse what the models say, label every segment, and close the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vsa_core.store import Store, TableRef
 
 @task(name="train", **STAGE)
 def train(video_ids: Sequence[str], settings: Settings, root: str) -> FusionModel:
-    """The fusion model of these videos, or late fusion with the reason why."""
+    """The fusion model of these videos."""
     steps = Steps("train")
     store = Store(Path(root))
     backends = runs.backend_ids(settings)

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from platformdirs import user_cache_path
@@ -78,17 +78,29 @@ class Agree(_Section):
     )
 
 
-class Fusion(_Section):
-    """The attention fusion network, trained on the segments that agree."""
+# The names of `fusion.strategies.STRATEGIES`, which settings must not import.
+Strategy = Literal[
+    "late-mean", "late-product", "vote", "tf-mvsa", "crossview", "crossview-attention"
+]
 
+
+class Fusion(_Section):
+    """How the models' votes and embeddings become a label."""
+
+    strategy: Strategy = Field(
+        "crossview", description="Who decides; docs/tf-mvsa.md compares the strategies."
+    )
+    min_label_confidence: float = Field(
+        0.0, ge=0, le=1, description="A label less probable than this is not given."
+    )
     min_consensus: int = Field(
-        60, ge=1, description="With fewer agreeing segments late fusion decides instead."
+        60, ge=1, description="tf-mvsa: with fewer agreeing segments the mean decides instead."
     )
     min_per_class: int = Field(
-        5, ge=0, description="A sentiment with fewer agreeing segments is too rare to learn."
+        5, ge=0, description="tf-mvsa: a class agreed on less often is too rare to learn."
     )
     folds: int = Field(5, ge=2, description="Cross-fitting folds, by whole videos.")
-    width: int = Field(64, ge=4, description="Hidden width of each view's encoder.")
+    width: int = Field(64, ge=4, description="Of the network: hidden width of each view's encoder.")
     dropout: float = Field(0.5, ge=0, lt=1, description="Share of hidden units.")
     modality_dropout: float = Field(0.2, ge=0, lt=1)
     learning_rate: float = Field(2e-3, gt=0)

@@ -112,8 +112,8 @@ def record(
         video_ids: the videos that were labelled.
         asked: how many videos were found, failed ones too.
         failures: video_id, path and reason of each that failed.
-        model: the fusion model's id, its card (None for late fusion), why it is late fusion
-            (None for a trained model).
+        model: the fusion model's id, its card (None for a strategy that learns nothing), why late
+            fusion decides though the strategy was to learn (None where it does).
         settings: of the run.
         started: when it began.
     """
@@ -126,6 +126,7 @@ def record(
     if failed:
         over = failed > settings.run.max_failed_share * asked
         status = "failed" if over or not video_ids else "partial"
+    model_card = f"models/{model_id}/card.json" if card is not None else None
     row = {
         "run_id": run_id,
         "status": status,
@@ -139,13 +140,12 @@ def record(
         "fingerprint": run_id[1:],
         "backends": list(backend_ids(settings).values()),
         "model_id": model_id,
-        # A network that was trained and refused has a card too, under an id of its own.
-        "model_card": f"models/{card['model_id']}/card.json" if card is not None else None,
+        "model_card": model_card,
         "videos": asked,
         "videos_failed": failed,
         "segments": counts["segments"],
         "counts": json.dumps(counts, sort_keys=True),
-        "metrics": json.dumps((card or {}).get("metrics", {}), sort_keys=True),
+        "metrics": json.dumps((card or {}).get("report", {}), sort_keys=True),
         "failures": [f"{failure['path']}: {failure['reason']}" for failure in failures],
         "version": vsa_core.__version__,
     }
@@ -158,6 +158,7 @@ def record(
         "videos_failed": failed,
         **counts,
         "model_id": model_id,
+        "model_card": model_card,
         "late_fusion_because": reason,
         "seconds": round(seconds, 2),
         "times_real_time": round(counts["media_seconds"] / seconds, 1) if seconds else None,

@@ -283,7 +283,8 @@ LABELS = TableSpec(
                 "sentiment",
                 pa.string(),
                 "`negative`, `neutral` or `positive`.",
-                null="nothing could vote (origin `none`)",
+                null="nobody votes, classes tie, or it is less probable than is asked for (origin "
+                "`none`)",
             ),
             _column(
                 "emotion",
@@ -303,11 +304,13 @@ LABELS = TableSpec(
                 "P(anger, disgust, fear, joy, neutral, sadness, surprise).",
                 null="no emotion",
             ),
-            _column("confidence", pa.float32(), "P(sentiment), calibrated.", null="no label"),
+            _column("confidence", pa.float32(), "P(sentiment).", null="no label"),
             _column(
                 "origin",
                 pa.string(),
-                "Who decided: `consensus`, `fusion`, `single`, `human` or `none`.",
+                "Who stands behind it: `consensus` (confident votes agree, and it is what they "
+                "say), `single` (one model votes, and it is its vote), `fusion` (the strategy's "
+                "own), `human`, or `none` without a label.",
             ),
             _column(
                 "agreement",
@@ -328,8 +331,8 @@ LABELS = TableSpec(
                 _column(
                     attention_column(m),
                     pa.float32(),
-                    f"Weight of {m} in the fusion; over the modalities present they sum to 1.",
-                    null="not present",
+                    f"Weight of {m} in the label; over the modalities present they sum to 1.",
+                    null="not present, or nothing decides",
                 )
                 for m in MODALITIES
             ),
@@ -341,7 +344,8 @@ LABELS = TableSpec(
             _column(
                 "model_id",
                 pa.string(),
-                "The fusion model: `models/<model_id>/` in the store, or `late-mean`.",
+                "The fusion model: `models/<model_id>/` in the store, or the name of a strategy "
+                "that learns nothing, such as `late-mean`.",
             ),
             _column("config_id", pa.string(), "Fingerprint of the configuration."),
         ]
@@ -398,18 +402,18 @@ RUNS = TableSpec(
                 pa.list_(pa.field("element", pa.string(), nullable=False)),
                 "Ids of the models used.",
             ),
-            _column("model_id", pa.string(), "The fusion model, or `late-mean`."),
+            _column("model_id", pa.string(), "The fusion model, as in `labels`."),
             _column(
                 "model_card",
                 pa.string(),
-                "Card of the network that was trained, also of one that was refused.",
-                null="no network trained",
+                "Its card, which says what was learned from what; a path in the store.",
+                null="the strategy learns nothing",
             ),
             _column("videos", pa.int64(), "Videos asked for, failed ones too."),
             _column("videos_failed", pa.int64(), "Videos that failed; `videos.note` says why."),
             _column("segments", pa.int64(), "Segments found."),
             _column("counts", pa.string(), "Counts by modality, agreement and origin, JSON."),
-            _column("metrics", pa.string(), "Held-out metrics of the fusion model, JSON."),
+            _column("metrics", pa.string(), "What the strategy found out about the models, JSON."),
             _column(
                 "failures",
                 pa.list_(pa.field("element", pa.string(), nullable=False)),

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from vsa_core.errors import StoreError
@@ -73,6 +74,11 @@ class StoredFile:
     path: Path
     part: str
     superseded: tuple[str, ...] = ()
+
+    @property
+    def compacted(self) -> bool:
+        """Whether it holds the rows of many keys; else the file is named by its key."""
+        return self.path.name.startswith(_COMPACTED)
 
 
 class Store:
@@ -281,6 +287,36 @@ class Store:
                 keep = keep & is_video(wanted)
             yield read_file(file.path, columns, keep)
 
+    def batches(
+        self, file: StoredFile, keys: Sequence[str], columns: Sequence[str], rows: int = 4096
+    ) -> Iterator[pa.Table]:
+        """The rows of some keys in a compacted file, few at a time however large it is.
+
+        Args:
+            file: as `files` gives it.
+            keys: only these (video ids); what is superseded is left out.
+            columns: only these.
+            rows: a table at most.
+
+        Raises:
+            StoreError: the file is gone or does not read.
+        """
+        keep = is_video(keys) & ~is_video(file.superseded)
+        checked_pages = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        try:
+            scanner = ds.dataset(file.path, format="parquet").scanner(
+                columns=list(columns),
+                filter=keep,
+                batch_size=rows,
+                batch_readahead=1,
+                fragment_readahead=1,
+                fragment_scan_options=checked_pages,
+            )
+            for batch in scanner.to_batches():
+                yield pa.Table.from_batches([batch])
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(file.path, error) from error
+
     def parts(self, table: str) -> list[str]:
         """Names of a table's sub-folders."""
         folder = self._folder(table, "")
@@ -409,9 +445,13 @@ def read_file(path: Path, columns: Sequence[str] | None = None, keep: Any = None
             page_checksum_verification=True,
         )
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(
-            f"{path} does not read ({_one_line(error)}): remove it and run the same command again"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"{path} does not read ({_one_line(error)}): remove it and run the same command again"
+    )
 
 
 def is_video(video_ids: Iterable[str]) -> pc.Expression:

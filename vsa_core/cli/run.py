@@ -38,7 +38,7 @@ _STAGES = {
     "face": "Faces",
     "text": "Text",
     "audio": "Audio",
-    "train": "Learning from consensus",
+    "train": "Learning to fuse",
     "label": "Labelling",
 }
 INTERRUPTED = 130
@@ -206,6 +206,6 @@ def _show(summary: dict[str, Any], console: Console) -> None:
             markup=False,
             highlight=False,
         )
-    else:
-        card = Path(summary["store"]) / "models" / summary["model_id"] / "card.json"
+    elif summary["model_card"]:
+        card = Path(summary["store"]) / summary["model_card"]
         console.print(f"Fusion model: {card}", markup=False, highlight=False)

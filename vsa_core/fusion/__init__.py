@@ -1,4 +1,4 @@
-"""Fusion: a network trained where the models agree labels the segments where they do not."""
+"""Fusion: what several models say of a segment becomes one label, without a labelled example."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-# The `model_id` of labels decided without a network, by the mean of the views' probabilities.
-LATE_MEAN = "late-mean"
-MODEL_FILE = "model.safetensors"
-CARD_FILE = "card.json"
-
 
 @dataclass(frozen=True, slots=True)
 class FusionModel:
-    """What decides where the models do not agree.
+    """What decides the labels of a run.
 
     Attributes:
-        model_id: folder in the store's `models/`, or `LATE_MEAN`.
-        card: the model card; None where no network decides.
-        reason: why no network decides, one line; None where one does.
+        model_id: folder in the store's `models/`, or the name of a strategy that learns nothing.
+        card: the model card; None for such a strategy.
+        reason: why late fusion decides though the strategy was to learn, one line; None where
+            the strategy of the settings decides.
     """
 
     model_id: str

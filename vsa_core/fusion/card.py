@@ -1,41 +1,107 @@
-"""The model card: what a network was trained on, how it does on held-out videos, its limits."""
+"""The model card: what a strategy learned, from what, and its limits; and the model it vouches for.
+
+Whoever loads a model passes by its card, which knows each file's hash.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vsa_core.config import Settings
-from vsa_core.errors import StoreError
-from vsa_core.evaluate import compare_to_truth
-from vsa_core.fusion import CARD_FILE
-from vsa_core.fusion.data import Consensus, Views, in_order
-from vsa_core.labels import EMOTIONS, SENTIMENTS, Modality
-from vsa_core.store import Store
+from vsa_core.errors import StoreError, UsageError
+from vsa_core.fusion.data import in_order
+from vsa_core.fusion.strategies import Fused, Known, Model
+from vsa_core.fusion.views import Views
+from vsa_core.labels import Modality
+from vsa_core.store import CARD, Store
 
-# Labels are asked of harder segments than the agreeing ones the temperature is fitted on, so it
-# never sharpens.
-_TEMPERATURES = np.geomspace(1.0, 10.0, 93)
 # What using a stored model takes.
-_NEEDED = {
-    "views", "epochs", "weights_sha256", "folds", "metrics", "combined", "settings", "refused",
-}  # fmt: skip
+_NEEDED = {"strategy", "reason", "backends", "views", "targets", "report", "files"}
+_KINDS = {
+    "crossview": "experts on each view's embeddings, taught by what the other views say, and "
+    "weights of votes and experts under which the views tell most about one another",
+    "crossview-attention": "experts on each view's embeddings, taught by what the other views "
+    "say, and an attention network taught what they say together",
+    "tf-mvsa": "attention network on the embeddings, trained where the views agree",
+}
 _LIMITS = (
-    "It was trained on the segments whose models agree, with what they agree on as truth: it "
-    "repeats every error those models share, and agreement cannot show one.",
-    "The held-out figures are of the network alone, compared with that agreement on agreeing "
-    "segments, which are easier than those it labels: they are no accuracy against human labels.",
-    "A label is decided by the network and the views' own probabilities together (`combined`): an "
-    "error a view is sure of can outweigh the network.",
-    "The network's confidence is calibrated on agreeing segments, and the combination is held to "
-    "the same mean on those it labels: too high where the models err systematically, too low "
-    "where their errors are independent.",
+    "No label was learned from: what all views get wrong in the same way cannot be seen, and the "
+    "model repeats it.",
+    "It holds for speakers and recordings like those it was trained on; its confidence is "
+    "calibrated on the views' agreement with one another, not on human labels.",
 )
+_OWN_LIMITS = {
+    "crossview": (
+        "What the classes are is known from the votes alone: where these are no better than "
+        "guessing, or hardly ever shared, the experts find something else (`decides`).",
+    ),
+    "crossview-attention": (
+        "What the classes are is known from the votes alone: where these are no better than "
+        "guessing, or hardly ever shared, the experts find something else (`decides`).",
+        "The network only knows what the experts and votes taught it.",
+    ),
+    "tf-mvsa": (
+        "It was trained on the segments whose models agree, which are easier than those it "
+        "decides, with what they agree on as truth.",
+    ),
+}
+
+
+def make_card(
+    model_id: str,
+    backends: Mapping[Modality, str],
+    views: Views,
+    settings: Settings,
+    fused: Fused,
+    files: Mapping[str, bytes],
+    known: Known | None,
+    reason: str | None,
+) -> dict[str, Any]:
+    """What can be said of a model that was just learned; JSON-able.
+
+    Args:
+        model_id: its folder.
+        backends: modality → backend id.
+        views: what it learned from.
+        settings: of the run.
+        fused: what came out.
+        files: contents of the model's files by name.
+        known: what humans said of some segments; None for nothing.
+        reason: why late fusion decides after all; None where the strategy does.
+    """
+    strategy = fused.model.strategy
+    ordered = in_order(backends)
+    return {
+        "model_id": model_id,
+        "kind": _KINDS[strategy],
+        "strategy": strategy,
+        "limits": [*_LIMITS, *_OWN_LIMITS[strategy]],
+        "reason": reason,
+        "backends": {m.value: backend for m, backend in ordered.items()},
+        "views": [
+            {"modality": m.value, "backend": backend, "width": embedding.width}
+            for (m, backend), embedding in zip(ordered.items(), views.embeddings, strict=True)
+        ],
+        "targets": {target: list(names) for target, names in views.classes.items()},
+        "data": {
+            "videos": len(views.videos),
+            "segments": len(views),
+            "present": dict(zip(views.names, _counts(views.present), strict=True)),
+            "embedded": dict(zip(views.names, _counts(views.embedded), strict=True)),
+            "reviewed": 0 if known is None else len(known.rows),
+        },
+        "report": fused.report,
+        "settings": {
+            "fusion": settings.fusion.model_dump(mode="json"),
+            "agree": settings.agree.model_dump(mode="json"),
+        },
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
 
 
 def read_card(store: Store, model_id: str) -> dict[str, Any]:
@@ -44,7 +110,7 @@ def read_card(store: Store, model_id: str) -> dict[str, Any]:
     Raises:
         StoreError: no such model, or its card does not read.
     """
-    path = store.root / "models" / model_id / CARD_FILE
+    path = store.root / "models" / model_id / CARD
     again = f"remove {path.parent} and run the same command again"
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -55,132 +121,63 @@ def read_card(store: Store, model_id: str) -> dict[str, Any]:
     return card
 
 
-def make_card(
-    model_id: str,
-    backends: Mapping[Modality, str],
-    views: Views,
-    consensus: Consensus,
-    settings: Settings,
-    sentiment: NDArray[np.float32],
-    emotion: NDArray[np.float32],
-) -> dict[str, Any]:
-    """What can be said of a network from its logits on videos its members never saw.
+def read_model(
+    store: Store, model_id: str, backends: Mapping[Modality, str]
+) -> tuple[Model, dict[str, Any]]:
+    """A stored model and its card.
 
     Args:
-        model_id: its folder.
-        backends: modality → backend id.
-        views: the run's segments.
-        consensus: the c of them that agree.
-        settings: of the run.
-        sentiment, emotion: (c, 3) and (c, 7) out-of-fold logits.
+        store: holds the model.
+        model_id: its folder in `models/`.
+        backends: modality → backend id, of the segments it is to label.
 
-    Returns:
-        JSON-able. `refused` says why the network must not decide, None where it may;
-        `metrics.emotion` is None where there was too little to learn emotions from.
+    Raises:
+        StoreError: the model is not there, was altered, or was trained on other backends.
     """
-    few = max(settings.fusion.min_per_class, 1)
-    sentiments = np.bincount(consensus.sentiment, minlength=len(SENTIMENTS))
-    named = np.flatnonzero(consensus.has_emotion)
-    emotions = np.bincount(consensus.emotion[named], minlength=len(EMOTIONS))
-    notes = [
-        f"{name} is agreed on {count} times, too rarely to be learned (fusion.min_per_class)"
-        for name, count in zip(SENTIMENTS, sentiments, strict=True)
-        if count < few
-    ]
-    knows_emotions = int((emotions >= few).sum()) >= 2
-    if not knows_emotions:
-        notes.append("too few segments agree on an emotion: the mean of the views stands for it")
-    return {
-        "model_id": model_id,
-        "kind": "attention fusion network, one member per fold of whole videos",
-        "limits": list(_LIMITS),
-        "backends": {m.value: backend for m, backend in in_order(backends).items()},
-        "data": {
-            "videos": len(np.unique(views.video_ids)),
-            "segments": len(views),
-            "present": {
-                m.value: int(views.present[:, i].sum()) for i, m in enumerate(views.modalities)
-            },
-            "consensus": len(consensus),
-            "sentiments": dict(zip(map(str, SENTIMENTS), sentiments.tolist(), strict=True)),
-            "emotions": dict(zip(map(str, EMOTIONS), emotions.tolist(), strict=True)),
-        },
-        "metrics": {
-            "sentiment": _held_out(SENTIMENTS, sentiment, consensus.sentiment, len(views)),
-            "emotion": (
-                _held_out(EMOTIONS, emotion[named], consensus.emotion[named], len(views))
-                if knows_emotions
-                else None
-            ),
-        },
-        "settings": {
-            "fusion": settings.fusion.model_dump(mode="json"),
-            "agree": settings.agree.model_dump(mode="json"),
-        },
-        "notes": [*notes, *views.notes],
-        "refused": _refused(sentiment, consensus.sentiment, few),
-        "folds": consensus.fold_of,
-    }
+    card = read_card(store, model_id)
+    folder = store.root / "models" / model_id
+    again = f"remove {folder} and run the same command again"
+    theirs = {m.value: backend for m, backend in in_order(backends).items()}
+    for modality in [*card["backends"], *theirs]:
+        trained, given = card["backends"].get(modality), theirs.get(modality)
+        if trained != given:
+            raise StoreError(
+                f"{folder} was trained on {trained or f'no {modality}'}, not on "
+                f"{given or f'no {modality}'}: run the whole job again"
+            )
+
+    def read(name: str) -> bytes | None:
+        if name not in card["files"]:
+            return None
+        path = folder / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path} does not read ({error.strerror}): {again}") from error
+        if hashlib.sha256(data).hexdigest() != card["files"][name]:
+            raise StoreError(f"{path} is not the file its card was written for: {again}")
+        return data
+
+    try:
+        return Model.from_files(read), card
+    except UsageError as error:
+        raise StoreError(f"{folder} does not read ({error}): {again}") from error
 
 
-def softmax(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Probabilities over the last axis of logits divided by a temperature."""
-    z = logits.astype(np.float64) / temperature
-    z = np.exp(z - z.max(axis=-1, keepdims=True))
-    probs: NDArray[np.float64] = z / z.sum(axis=-1, keepdims=True)
-    return probs
+def check_widths(card: Mapping[str, Any], views: Views, folder: str) -> None:
+    """Whether a model can read the embeddings of these views.
 
-
-def _temperature(logits: NDArray[np.float32], labels: NDArray[np.intp]) -> float:
-    """The temperature of least cross-entropy, at least 1 (Guo et al. 2017)."""
-    rows = np.arange(len(labels))
-    losses = [
-        -np.log(np.maximum(softmax(logits, t)[rows, labels], 1e-12)).mean() for t in _TEMPERATURES
-    ]
-    return float(_TEMPERATURES[int(np.argmin(losses))])
-
-
-def _held_out(
-    names: Sequence[str], logits: NDArray[np.float32], labels: NDArray[np.intp], segments: int
-) -> dict[str, Any]:
-    """Scores on videos the deciding member never saw, against what their views agree on."""
-    truth = [str(names[i]) for i in labels]
-    said = [str(names[i]) for i in logits.argmax(axis=1)]
-    temperature = _temperature(logits, labels)
-    before, after = compare_to_truth(
-        truth,
-        {"before": said, "after": said},
-        confidences={
-            "before": softmax(logits, 1.0).max(axis=1).tolist(),
-            "after": softmax(logits, temperature).max(axis=1).tolist(),
-        },
-    )
-    return {
-        "rows": after.rows,
-        "coverage": after.rows / segments,
-        "accuracy": after.accuracy,
-        "macro_f1": after.macro_f1,
-        "temperature": temperature,
-        "ece_before": before.ece,
-        "ece": after.ece,
-    }
-
-
-def _refused(logits: NDArray[np.float32], labels: NDArray[np.intp], few: int) -> str | None:
-    """Why the network must not decide: on videos it never saw it does no better than chance.
-
-    Its recall, averaged over the sentiments that are not too rare, has to stand two standard
-    errors above guessing.
+    Raises:
+        StoreError: they are of another width than it was trained on.
     """
-    counts = np.bincount(labels, minlength=len(SENTIMENTS))
-    classes = np.flatnonzero(counts >= few)
-    right = logits.argmax(axis=1) == labels
-    recall = float(np.mean([right[labels == c].mean() for c in classes]))
-    chance = 1 / len(classes)
-    error = math.sqrt((chance * (1 - chance) / counts[classes]).sum()) / len(classes)
-    if recall > chance + 2 * error:
-        return None
-    return (
-        f"on videos it never saw the network finds {recall:.0%} of what the views agree on, "
-        f"which guessing would too ({chance:.0%} ± {2 * error:.0%})"
-    )
+    for about, embedding in zip(card["views"], views.embeddings, strict=True):
+        if about["width"] and embedding.width and about["width"] != embedding.width:
+            raise StoreError(
+                f"{folder} takes {about['modality']} embeddings {about['width']} wide, these are "
+                f"{embedding.width}: remove it and run the same command again"
+            )
+
+
+def _counts(mask: np.ndarray) -> list[int]:
+    counts: list[int] = mask.sum(axis=0).tolist()
+    return counts

@@ -1,8 +1,8 @@
-"""What the backends saw of a set of videos, as arrays: the input of training and resolving."""
+"""What the backends of a store saw of a set of videos, as the engine takes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,60 +11,65 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vsa_core.errors import StoreError
+from vsa_core.fusion.views import Embedding, Held, Views
 from vsa_core.labels import EMOTIONS, MODALITIES, SENTIMENTS, Modality, Status
 from vsa_core.store import Store, TableRef
 
-
-@dataclass(frozen=True, slots=True)
-class Views:
-    """n segments seen by V views (modalities); rows in order of video and time.
-
-    Attributes:
-        segment_ids, video_ids: (n,) str.
-        modalities: the V views, in the order of `MODALITIES`.
-        embeddings: per view (n, d) float32, 0 where it is absent; d is 0 for a view that is
-            absent from every segment.
-        present: (n, V) bool; a view is present when its backend gave a finite embedding.
-        sentiment_probs: (n, V, 3) float32, NaN where a view is absent or does not vote.
-        emotion_probs: (n, V, 7) float32, NaN where a view is absent or knows no emotions.
-        notes: what was odd, one line each.
-    """
-
-    segment_ids: NDArray[np.str_]
-    video_ids: NDArray[np.str_]
-    modalities: tuple[Modality, ...]
-    embeddings: tuple[NDArray[np.float32], ...]
-    present: NDArray[np.bool_]
-    sentiment_probs: NDArray[np.float32]
-    emotion_probs: NDArray[np.float32]
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.segment_ids)
+SENTIMENT, EMOTION = "sentiment", "emotion"
+CLASSES = {SENTIMENT: tuple(map(str, SENTIMENTS)), EMOTION: tuple(map(str, EMOTIONS))}
+# Embeddings of all views together: below this they are held, above it every pass reads them again.
+HELD_BYTES = 512 * 2**20
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Consensus:
-    """The agreeing segments as a training set of c rows, with folds by whole videos.
+class Segments:
+    """n segments of some videos, in order of video and time.
 
     Attributes:
-        rows: (c,) where they stand in the views.
-        sentiment: (c,) index into `SENTIMENTS`.
-        emotion: (c,) index into `EMOTIONS`; without meaning where `has_emotion` is False.
-        has_emotion: (c,) the emotion votes of at least two views agree, and suit the sentiment.
-        folds: (c,) fold of the segment's video, from 0.
-        fold_of: fold by video id.
+        ids: (n,) their ids.
+        where: by video its rows among the n; no video without segments.
     """
 
-    rows: NDArray[np.intp]
-    sentiment: NDArray[np.intp]
-    emotion: NDArray[np.intp]
-    has_emotion: NDArray[np.bool_]
-    folds: NDArray[np.intp]
-    fold_of: dict[str, int]
+    ids: pa.StringArray
+    where: Mapping[str, slice]
 
-    def __len__(self) -> int:
-        return len(self.rows)
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """One view's embeddings, read again from the store at each pass, file by file.
+
+    Attributes:
+        width: d.
+        store, part: where they lie.
+        segments: the n segments.
+        embedded: (n,) bool, of which of them it has an embedding.
+        block: rows a block, however few a file holds.
+    """
+
+    width: int
+    store: Store
+    part: str
+    segments: Segments
+    embedded: NDArray[np.bool_]
+    block: int = _BLOCK
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """As `Embedding` says, in the order of the files."""
+        held: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []
+        for rows, vectors in _embeddings(self.store, self.part, self.segments):
+            kept = self.embedded[rows]
+            held.append((rows[kept], vectors[kept]))
+            count = sum(len(rows) for rows, _ in held)
+            if count >= self.block:
+                rows, vectors = _joined(held, self.width)
+                whole = count - count % self.block
+                for start in range(0, whole, self.block):
+                    part = slice(start, start + self.block)
+                    yield rows[part], vectors[part]
+                held = [(rows[whole:], vectors[whole:])]
+        if any(len(rows) for rows, _ in held):
+            yield _joined(held, self.width)
 
 
 def in_order(backends: Mapping[Modality, str]) -> dict[Modality, str]:
@@ -93,7 +98,14 @@ def _refs(store: Store, video: str, backends: Mapping[Modality, str]) -> list[Ta
     ]
 
 
-def read_views(store: Store, video_ids: Iterable[str], backends: Mapping[Modality, str]) -> Views:
+def read_views(
+    store: Store,
+    video_ids: Iterable[str],
+    backends: Mapping[Modality, str],
+    *,
+    targets: Sequence[str] | None = None,
+    held_bytes: int = HELD_BYTES,
+) -> Views:
     """Everything the backends said of the segments of some videos.
 
     Args:
@@ -101,138 +113,172 @@ def read_views(store: Store, video_ids: Iterable[str], backends: Mapping[Modalit
         video_ids: one that repeats counts once; one without segments adds no row.
         backends: modality → backend id. Where a video has no table of a backend, that view is
             absent from all its segments.
+        targets: of `SENTIMENT` and `EMOTION` those to give; None gives the sentiment, and the
+            emotion if any view knows one.
+        held_bytes: up to this size of all embeddings together they are held in memory.
 
     Raises:
         StoreError: a table does not read, or one backend's embeddings differ in width.
     """
-    videos = list(dict.fromkeys(video_ids))
-    segments = [(video, _segment_ids(store, video)) for video in videos]
-    starts = np.cumsum([0, *(len(ids) for _, ids in segments)])
-    modalities = tuple(in_order(backends))
-    n, n_views = int(starts[-1]), len(modalities)
-    sentiment = np.full((n, n_views, len(SENTIMENTS)), np.nan, np.float32)
-    emotion = np.full((n, n_views, len(EMOTIONS)), np.nan, np.float32)
-    present = np.zeros((n, n_views), np.bool_)
-    embeddings: list[NDArray[np.float32]] = []
+    segments = _segments(store, list(dict.fromkeys(video_ids)))
+    ordered = in_order(backends)
+    n, n_views = len(segments.ids), len(ordered)
+    probs = {
+        target: np.full((n, n_views, len(names)), np.nan, np.float32)
+        for target, names in CLASSES.items()
+    }
+    embedded = np.zeros((n, n_views), np.bool_)
+    embeddings: list[Embedding] = []
     notes: list[str] = []
-    for view, (modality, backend) in enumerate(in_order(backends).items()):
-        part = store.part_of(backend)
-        found: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []
-        for (video, ids), start in zip(segments, starts[:-1], strict=True):
-            stop = start + len(ids)
-            ok = _read_probs(
-                store.find("predictions", video, part=part),
-                store, ids, sentiment[start:stop, view], emotion[start:stop, view],
-            )  # fmt: skip
-            rows, vectors = _read_embeddings(store.find("embeddings", video, part=part), store, ids)
-            found.append((rows[ok[rows]] + start, vectors[ok[rows]]))
-        wide, seen, note = _joined(found, n, backend)
-        embeddings.append(wide)
-        present[:, view] = seen
-        notes.extend([f"{modality}: {note}"] if note else [])
-    sentiment[~present] = np.nan
-    emotion[~present] = np.nan
+    room = held_bytes
+    for v, (modality, backend) in enumerate(ordered.items()):
+        of_view = {target: said[:, v] for target, said in probs.items()}
+        looked = _read_probs(store, store.part_of(backend), segments, of_view)
+        embedding, embedded[:, v], broken = _read_embeddings(store, backend, segments, looked, room)
+        if isinstance(embedding, Held):
+            room -= embedding.vectors.nbytes
+        embeddings.append(embedding)
+        if broken.any():
+            for said in of_view.values():
+                said[broken] = np.nan
+            notes.append(
+                f"{modality}: {broken.sum()} embeddings are not finite and count as absent"
+            )
+    voted = np.zeros((n, n_views), np.bool_)
+    for said in probs.values():
+        voted |= ~np.isnan(said).any(axis=2)
+    if targets is None:
+        targets = [t for t in probs if t == SENTIMENT or not np.isnan(probs[t]).all()]
+    lengths = [where.stop - where.start for where in segments.where.values()]
     return Views(
-        segment_ids=np.array([i for _, ids in segments for i in ids.to_pylist()], np.str_),
-        video_ids=np.repeat([v for v, _ in segments], np.diff(starts)).astype(np.str_),
-        modalities=modalities,
+        segment_ids=segments.ids,
+        videos=tuple(segments.where),
+        video=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+        names=tuple(map(str, ordered)),
+        present=voted | embedded,
+        embedded=embedded,
         embeddings=tuple(embeddings),
-        present=present,
-        sentiment_probs=sentiment,
-        emotion_probs=emotion,
+        classes={target: CLASSES[target] for target in targets},
+        probs={target: probs[target] for target in targets},
         notes=tuple(notes),
     )
 
 
-def standardisation(
-    embedding: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and scale (d,) that give embeddings (n, d) mean 0 and variance 1.
-
-    A column that does not vary, or no row at all, has scale 1.
-    """
-    if not len(embedding):
-        dim = embedding.shape[1]
-        return np.zeros(dim, np.float32), np.ones(dim, np.float32)
-    wide = embedding.astype(np.float64)
-    mean, scale = wide.mean(axis=0), wide.std(axis=0)
-    flat = scale <= 1e-6 * (np.abs(mean) + 1e-6)
-    return mean.astype(np.float32), np.where(flat, 1, scale).astype(np.float32)
+def _segments(store: Store, videos: Sequence[str]) -> Segments:
+    ids, where, n = [], {}, 0
+    for video in videos:
+        ref = store.find("segments", video)
+        if ref is not None and ref.rows:
+            own = store.read(ref, columns=["segment_id"])["segment_id"].combine_chunks()
+            ids.append(own)
+            where[video] = slice(n, n + len(own))
+            n += len(own)
+    return Segments(pa.concat_arrays(ids) if ids else pa.array([], pa.string()), where)
 
 
-def _segment_ids(store: Store, video: str) -> pa.Array:
-    ref = store.find("segments", video)
-    if ref is None:
-        return pa.array([], pa.string())
-    return store.read(ref, columns=["segment_id"])["segment_id"].combine_chunks()
+def _rows(
+    store: Store, table: str, part: str, columns: Sequence[str], segments: Segments
+) -> Iterator[tuple[NDArray[np.intp], pa.Table]]:
+    """The rows of a table that belong to segments, and which they belong to, file by file."""
+    for file in store.files(table):
+        if file.part != part:
+            continue
+        if file.compacted:
+            for data in store.batches(file, list(segments.where), ["segment_id", *columns]):
+                yield _belonging(data, segments.ids, 0)
+        elif (where := segments.where.get(file.path.stem)) is not None:
+            ref = store.find(table, file.path.stem, part=part)
+            if ref is not None:
+                data = store.read(ref, columns=["segment_id", *columns])
+                yield _belonging(data, segments.ids[where], where.start)
+
+
+def _belonging(
+    data: pa.Table, ids: pa.StringArray, start: int
+) -> tuple[NDArray[np.intp], pa.Table]:
+    index = pc.index_in(data["segment_id"].combine_chunks(), value_set=ids)
+    data = data.filter(index.is_valid())
+    rows = index.drop_null().to_numpy(zero_copy_only=False).astype(np.intp)
+    return rows + start, data
 
 
 def _read_probs(
-    ref: TableRef | None,
-    store: Store,
-    ids: pa.Array,
-    sentiment: NDArray[np.float32],
-    emotion: NDArray[np.float32],
+    store: Store, part: str, segments: Segments, probs: Mapping[str, NDArray[np.float32]]
 ) -> NDArray[np.bool_]:
-    """Fill in the probabilities of a video's segments; returns which have status `ok`."""
-    ok = np.zeros(len(ids), np.bool_)
-    if ref is None:
-        return ok
-    data = store.read(ref, columns=["segment_id", "status", "sentiment_probs", "emotion_probs"])
-    data = data.filter(pc.equal(data["status"], Status.OK.value))
-    rows, data = _rows_of(data, ids)
-    ok[rows] = True
-    for name, target in (("sentiment_probs", sentiment), ("emotion_probs", emotion)):
-        column = data[name].combine_chunks()
-        said = column.is_valid().to_numpy(zero_copy_only=False)
-        probs = column.drop_null().flatten().to_numpy(zero_copy_only=False)
-        target[rows[said]] = probs.reshape(-1, target.shape[1])
-    return ok
+    """Fill in one view's probabilities (n, K) per target; returns which segments it looked at."""
+    looked = np.zeros(len(segments.ids), np.bool_)
+    columns = {target: f"{target}_probs" for target in probs}
+    for rows, data in _rows(store, "predictions", part, ["status", *columns.values()], segments):
+        ok = pc.equal(data["status"], Status.OK.value)
+        data, rows = data.filter(ok), rows[ok.to_numpy()]
+        looked[rows] = True
+        for target, name in columns.items():
+            column = data[name].combine_chunks()
+            said = column.is_valid().to_numpy(zero_copy_only=False)
+            flat = column.drop_null().flatten().to_numpy(zero_copy_only=False)
+            probs[target][rows[said]] = flat.reshape(-1, probs[target].shape[1])
+    return looked
 
 
 def _read_embeddings(
-    ref: TableRef | None, store: Store, ids: pa.Array
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Rows (k,) among a video's segments and their vectors (k, d)."""
-    if ref is None:
-        return np.zeros(0, np.intp), np.zeros((0, 0), np.float32)
-    rows, data = _rows_of(store.read(ref, columns=["segment_id", "embedding"]), ids)
-    column = data["embedding"].combine_chunks()
-    widths = set(pc.list_value_length(column).to_pylist())
-    if len(widths) > 1:
-        raise StoreError(
-            f"{ref.table}/{ref.part}/{ref.key}: embeddings differ in width ({sorted(widths)}): "
-            "remove the file and run again"
-        )
-    vectors = column.flatten().to_numpy(zero_copy_only=False)
-    return rows, vectors.reshape(len(rows), -1) if len(rows) else np.zeros((0, 0), np.float32)
+    store: Store, backend: str, segments: Segments, looked: NDArray[np.bool_], room: int
+) -> tuple[Embedding, NDArray[np.bool_], NDArray[np.bool_]]:
+    """One view's embeddings, held if they take at most `room` bytes.
+
+    Also which of the n segments have one, and where it is broken.
+    """
+    part = store.part_of(backend)
+    n = len(segments.ids)
+    finite, broken = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    held: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []
+    width, size = 0, 0
+    for rows, vectors in _embeddings(store, part, segments):
+        ours = looked[rows]
+        rows, vectors = rows[ours], vectors[ours]
+        if not vectors.size:
+            continue
+        if width and vectors.shape[1] != width:
+            raise StoreError(
+                f"embeddings of {backend} have several widths "
+                f"({sorted({width, vectors.shape[1]})}): remove its folder in embeddings/ and in "
+                "predictions/ and run again"
+            )
+        width = vectors.shape[1]
+        whole = np.isfinite(vectors).all(axis=1)
+        finite[rows[whole]] = True
+        broken[rows[~whole]] = True
+        size += vectors.nbytes
+        if size <= room:
+            held.append((rows[whole], vectors[whole]))
+        else:
+            held.clear()
+    if size > room:
+        return Streamed(width, store, part, segments, finite), finite, broken
+    rows, vectors = _joined(held, width)
+    order = np.argsort(rows, kind="stable")
+    return Held(rows[order], vectors[order], _BLOCK), finite, broken
 
 
-def _rows_of(data: pa.Table, ids: pa.Array) -> tuple[NDArray[np.intp], pa.Table]:
-    """The rows of a table that belong to these segments, and which segment each belongs to."""
-    index = pc.index_in(data["segment_id"].combine_chunks(), value_set=ids)
-    data = data.filter(index.is_valid())
-    return index.drop_null().to_numpy(zero_copy_only=False).astype(np.intp), data
+def _embeddings(
+    store: Store, part: str, segments: Segments
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+    """Rows (b,) and vectors (b, d) of one view, as the files hold them."""
+    for rows, data in _rows(store, "embeddings", part, ["embedding"], segments):
+        lists = data["embedding"].combine_chunks()
+        lengths = pc.unique(pc.list_value_length(lists)).to_pylist()
+        if len(lengths) > 1:
+            raise StoreError(
+                f"embeddings/{part}: embeddings of one file differ in width ({sorted(lengths)}): "
+                "remove the folder, and that in predictions/, and run again"
+            )
+        if len(rows):
+            flat = lists.flatten().to_numpy(zero_copy_only=False)
+            yield rows, flat.reshape(len(rows), -1)
 
 
 def _joined(
-    found: list[tuple[NDArray[np.intp], NDArray[np.float32]]], n: int, backend: str
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], str | None]:
-    """One view's (n, d) embeddings, which are finite (n,), and a note on those that are not."""
-    widths = {vectors.shape[1] for rows, vectors in found if len(rows)}
-    if len(widths) > 1:
-        raise StoreError(
-            f"embeddings of {backend} have several widths ({sorted(widths)}): remove its folder "
-            "in embeddings/ and in predictions/ and run again"
-        )
-    wide = np.zeros((n, widths.pop() if widths else 0), np.float32)
-    present = np.zeros(n, np.bool_)
-    broken = 0
-    for rows, vectors in found:
-        if len(rows):
-            finite = np.isfinite(vectors).all(axis=1)
-            wide[rows[finite]] = vectors[finite]
-            present[rows[finite]] = True
-            broken += int((~finite).sum())
-    note = f"{broken} embeddings are not finite and count as absent" if broken else None
-    return wide, present, note
+    parts: Sequence[tuple[NDArray[np.intp], NDArray[np.float32]]], width: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    nothing = (np.zeros(0, np.intp), np.zeros((0, width), np.float32))
+    rows, vectors = zip(nothing, *parts, strict=True)
+    return np.concatenate(rows), np.concatenate(vectors)

@@ -1,4 +1,4 @@
-"""Give every segment its label: consensus and single votes as they are, the rest by fusion."""
+"""Give every segment its label: what the run's strategy says, and how that sits with the votes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsa_core import config
-from vsa_core.agree import Votes, agreement, has_unique_top, has_vote
 from vsa_core.config import Settings
 from vsa_core.errors import StoreError
 from vsa_core.fusion import FusionModel
-from vsa_core.fusion.data import Views, in_order, input_fingerprints, read_views
-from vsa_core.fusion.opinion import Opinion, network_opinion, with_views
+from vsa_core.fusion.card import check_widths, read_model
+from vsa_core.fusion.data import EMOTION, SENTIMENT, in_order, input_fingerprints, read_views
+from vsa_core.fusion.decide import decide
+from vsa_core.fusion.strategies import Model, Opinion
+from vsa_core.fusion.views import Views
 from vsa_core.labels import (
     EMOTIONS,
     MODALITIES,
@@ -22,13 +24,12 @@ from vsa_core.labels import (
     SENTIMENTS,
     Agreement,
     Modality,
-    Origin,
 )
 from vsa_core.schemas import attention_column, table_from_rows, vote_column
 from vsa_core.store import Store, TableRef
 
 # Raised whenever the same inputs and settings would give another table.
-_VERSION = 2
+_VERSION = 3
 # Keeps an emotion no view thought of possible where the sentiment excludes all the others.
 _LEAST_EMOTION = 1e-6
 _FROM_SEGMENTS = ("video_id", "segment_id", "start_ms", "end_ms", "text", "text_source")
@@ -46,21 +47,20 @@ def resolve(
 ) -> TableRef:
     """Write the labels of some videos, one row for each row of their segments.
 
-    Who decides: where votes agree, the agreeing views (origin `consensus`, the mean of their
-    probabilities); where a single view votes, that view (`single`); where they disagree or are
-    unsure, the network and what the views themselves say (`fusion`, see `with_views`), or the
-    mean of the views' probabilities where there is no network; where nothing votes, or these are
-    torn between sentiments, nobody (`none`, the sentiment null). Emotions suit the sentiment:
-    `P(e) ∝ p(e) · Σ_s P(s) · P(s|e)`, and the label is the likeliest that the sentiment allows.
+    The model decides on every segment somebody votes on, agreeing ones too; `decide` says when
+    its label is a consensus, a single vote or its own, and when there is none. Emotions suit the
+    sentiment: `P(e) ∝ p(e) · Σ_s P(s) · P(s|e)`, and the label is the likeliest that the
+    sentiment allows.
 
     Args:
         store: holds videos, segments, predictions and embeddings.
         run_id: the part of the labels table.
         shard: number of this set of videos within the run; the key, four digits.
-        video_ids: the set; one that repeats counts once, one without segments adds no row.
+        video_ids: the set; one that repeats counts once, one without segments adds no row. They
+            need not be those the model was trained on.
         backends: modality → backend id.
         model: what `train_fusion` returned.
-        settings: `agree` counts, and the fingerprint of all.
+        settings: `agree` and `fusion.min_label_confidence` count, and the fingerprint of all.
 
     Raises:
         StoreError: a table or the model does not read or does not fit, the disk is full.
@@ -80,13 +80,14 @@ def resolve(
     standing = store.fresh("labels", key, made_from, part=run_id)
     if standing is not None:
         return standing
-    views = read_views(store, videos, backends)
-    votes = agreement(views.sentiment_probs, settings.agree.min_confidence)
-    opinion = late_mean(views)
-    if model.card is not None:
-        agreeing = votes.states == Agreement.AGREE.value
-        network = network_opinion(store, model.model_id, backends, views, agreeing)
-        opinion = _where_known(with_views(network, views, model.card), opinion)
+    if model.card is None:  # a strategy that learns nothing
+        views = read_views(store, videos, backends)
+        opinion = Model(model.model_id).opinion(views)
+    else:
+        learned, card = read_model(store, model.model_id, backends)
+        views = read_views(store, videos, backends, targets=list(card["targets"]))
+        check_widths(card, views, str(store.root / "models" / model.model_id))
+        opinion = learned.opinion(views)
     lineage = {
         "run_id": run_id,
         "backends": list(in_order(backends).values()),
@@ -97,98 +98,61 @@ def resolve(
     rows = [
         {**facts[segment], **decision, **lineage}
         for segment, decision in zip(
-            views.segment_ids.tolist(), _decisions(views, votes, opinion), strict=True
+            views.segment_ids.to_pylist(), _decisions(views, opinion, settings), strict=True
         )
     ]
     return store.commit("labels", key, table_from_rows("labels", rows), made_from, part=run_id)
 
 
-def late_fusion(views: Views) -> NDArray[np.floating]:
-    """Mean (n, 3) of the voting views' probabilities; NaN where no view votes."""
-    return _mean_over_views(views.sentiment_probs, has_vote(views.sentiment_probs))
-
-
-def late_mean(views: Views) -> Opinion:
-    """Fusion without a network: means of probabilities, equal shares for the views that vote."""
-    voting = has_vote(views.sentiment_probs)
-    count = voting.sum(axis=1, keepdims=True)
-    return Opinion(
-        late_fusion(views),
-        _mean_over_views(views.emotion_probs, has_vote(views.emotion_probs)),
-        np.where(views.present & (count > 0), voting / np.maximum(count, 1), np.nan),
-    )
-
-
-def _mean_over_views(
-    probs: NDArray[np.floating], counted: NDArray[np.bool_]
-) -> NDArray[np.floating]:
-    """Mean (n, K) of (n, V, K) over the views counted (n, V), summing to 1; NaN without any."""
-    total = np.where(counted[..., None], probs, 0).sum(axis=1, dtype=np.float64)
-    mass = total.sum(axis=1, keepdims=True)
-    return np.where(mass > 0, total / np.where(mass > 0, mass, 1), np.nan)
-
-
-def _where_known(first: Opinion, second: Opinion) -> Opinion:
-    """The first opinion, and the second where it says nothing."""
-
-    def known(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
-        return np.where(np.isnan(a).all(axis=1, keepdims=True), b, a)
-
-    return Opinion(
-        known(first.sentiment_probs, second.sentiment_probs),
-        known(first.emotion_probs, second.emotion_probs),
-        known(first.attention, second.attention),
-    )
-
-
-def _decisions(views: Views, votes: Votes, opinion: Opinion) -> list[dict[str, Any]]:
+def _decisions(views: Views, opinion: Opinion, settings: Settings) -> list[dict[str, Any]]:
     """Of each segment the columns of `labels` that are decided here."""
-    agreeing = (votes.ballots & votes.agreed[:, None]).sum(axis=2) > 0  # (n, V)
-    is_agree = votes.states == Agreement.AGREE.value
-    is_single = votes.states == Agreement.SINGLE.value
-    by_votes = late_mean(views)
-    sentiment = np.where(
-        is_agree[:, None],
-        _mean_over_views(views.sentiment_probs, agreeing),
-        np.where(is_single[:, None], by_votes.sentiment_probs, opinion.sentiment_probs),
+    sentiment = opinion.probs[SENTIMENT]
+    said = decide(
+        views.probs[SENTIMENT],
+        sentiment,
+        settings.agree.min_confidence,
+        settings.fusion.min_label_confidence,
     )
-    emotion = np.where(
-        (is_agree | is_single)[:, None], by_votes.emotion_probs, opinion.emotion_probs
-    )
-    voted = votes.states != Agreement.ABSENT.value
-    decided = voted & has_unique_top(sentiment)
-    emotion = _suiting(emotion, sentiment)
-    has_emotion = voted & ~np.isnan(emotion).any(axis=1)
-    best = _best(sentiment, decided)
-    allowed = np.where(decided[:, None], SENTIMENT_GIVEN_EMOTION.T[best] > 0, True)
-    felt = _best(np.where(allowed, emotion, -1), has_emotion)
-    origins = np.select(
-        [~decided, is_agree, is_single],
-        [Origin.NONE.value, Origin.CONSENSUS.value, Origin.SINGLE.value],
-        Origin.FUSION.value,
-    )
+    decided = said.label >= 0
+    felt, emotion = _emotions(views, opinion, said.label, said.agreement)
     columns: dict[str, Sequence[Any]] = {
-        "sentiment": _named(SENTIMENTS, best, decided),
-        "emotion": _named(EMOTIONS, felt, has_emotion),
-        "sentiment_probs": _or_none(sentiment, decided),
-        "emotion_probs": _or_none(emotion, has_emotion),
-        "confidence": _or_none(sentiment.max(axis=1), decided),
-        "origin": origins.tolist(),
-        "agreement": votes.states.tolist(),
+        "sentiment": _named(SENTIMENTS, said.label),
+        "emotion": _named(EMOTIONS, felt),
+        "sentiment_probs": _or_none(said.probs, decided),
+        "emotion_probs": _or_none(emotion, felt >= 0),
+        "confidence": _or_none(said.confidence, decided),
+        "origin": said.origin.tolist(),
+        "agreement": said.agreement.tolist(),
     }
     for modality in MODALITIES:
-        voted_for: Sequence[Any] = [None] * len(views)
-        attention = voted_for
-        if modality in views.modalities:
-            view = views.modalities.index(modality)
-            ballots = votes.ballots[:, view]
-            voted_for = _named(SENTIMENTS, ballots.argmax(axis=1), ballots.sum(axis=1) > 0)
+        vote: Sequence[Any] = [None] * len(views)
+        attention = vote
+        if modality in views.names:
+            view = views.names.index(modality)
+            vote = _named(SENTIMENTS, said.votes[:, view])
             weight = opinion.attention[:, view]
             attention = _or_none(weight, ~np.isnan(weight))
-        columns[vote_column(modality)] = voted_for
+        columns[vote_column(modality)] = vote
         columns[attention_column(modality)] = attention
     names = list(columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _emotions(
+    views: Views, opinion: Opinion, label: NDArray[np.intp], agreement: NDArray[np.str_]
+) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+    """Index (n,) of the emotion, −1 for none, and its probabilities (n, 7).
+
+    Where somebody votes on the sentiment and something is known of the emotion there is one; it
+    is one that the sentiment allows, if that is decided.
+    """
+    if EMOTION not in opinion.probs:
+        return np.full(len(views), -1), np.full((len(views), len(EMOTIONS)), np.nan)
+    emotion = _suiting(opinion.probs[EMOTION], opinion.probs[SENTIMENT])
+    known = (agreement != Agreement.ABSENT.value) & ~np.isnan(emotion).any(axis=1)
+    allowed = np.where((label >= 0)[:, None], SENTIMENT_GIVEN_EMOTION.T[label] > 0, True)
+    best = np.where(known[:, None] & allowed, emotion, -1).argmax(axis=1)
+    return np.where(known, best, -1), emotion
 
 
 def _suiting(
@@ -200,18 +164,8 @@ def _suiting(
     return total
 
 
-def _best(probs: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Index (n,) of the highest of (n, K); 0 where nothing is known."""
-    best: NDArray[np.intp] = np.where(known[:, None], probs, 0).argmax(axis=1)
-    return best
-
-
-def _named(
-    names: Sequence[str], index: NDArray[np.intp], known: NDArray[np.bool_]
-) -> list[str | None]:
-    return [
-        str(names[i]) if k else None for i, k in zip(index.tolist(), known.tolist(), strict=True)
-    ]
+def _named(names: Sequence[str], index: NDArray[np.intp]) -> list[str | None]:
+    return [str(names[i]) if i >= 0 else None for i in index.tolist()]
 
 
 def _or_none(values: NDArray[np.floating], known: NDArray[np.bool_]) -> list[Any]:
