@@ -68,10 +68,10 @@ def test_a_one_sided_consensus() -> None:
 
 
 def test_noise() -> None:
-    said = noise("face", 0.0, 3000)
+    said = noise("face", 0.001, 3000)
     assert said is not None
     assert "face" in said
-    assert noise("face", 0.1, 3000) is None
+    assert noise("face", 0.05, 3000) is None
 
 
 def test_two_views_that_contradict_are_both_named() -> None:

@@ -48,12 +48,14 @@ def risk_coverage(
     right: NDArray[np.bool_] | None = None,
     rows: NDArray[np.intp] | None = None,
     inclusion: NDArray[np.floating] | None = None,
+    expected: NDArray[np.floating] | None = None,
 ) -> RiskCoverage:
     """The risk at every threshold of confidence.
 
     Args:
         confidence: (n,) of every segment's label; NaN where there is none, which counts against
             coverage. Without `right` the risk is one minus it, so it should be calibrated.
+        expected: (n,) probability that each label is right, where that is not its confidence.
         right: (r,) whether the label of each reviewed segment was.
         rows: (r,) which were reviewed; None if all n were.
         inclusion: (n,) of `choose_for_review`; None for a plain random sample.
@@ -65,7 +67,8 @@ def risk_coverage(
     """
     n = len(confidence)
     if right is None:
-        seen, wrong, weight = np.arange(n), 1 - confidence, np.ones(n)
+        hoped = confidence if expected is None else expected
+        seen, wrong, weight = np.arange(n), 1 - hoped, np.ones(n)
     else:
         seen = np.arange(n) if rows is None else rows
         if len(seen) != len(right):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 LEAST_CONSENSUS = 30
 LEAST_CONSENSUS_SHARE = 0.05
 ONE_SIDED = 0.9
-NOISE_SLOPE = 0.05
+NOISE_TOLD = 0.005
 CONTRADICTS = -0.03
 PRIOR_MOVED = 0.1
 EMBEDDING_MOVED = 0.1
@@ -46,9 +46,32 @@ def moments(vectors: NDArray[np.floating], video: NDArray[np.generic]) -> Moment
     names, index = np.unique(video, return_inverse=True)
     sums = np.zeros((len(names), x.shape[1]))
     np.add.at(sums, index, x)
-    means = sums / np.bincount(index)[:, None]
-    between = means.std(axis=0, ddof=1) if len(names) > 1 else np.zeros(x.shape[1])
-    return Moments(x.mean(axis=0), x.std(axis=0), between, len(names))
+    # Spread is the same about any origin, and exact only near the mean.
+    origin = x.mean(axis=0)
+    sizes = np.bincount(index)
+    found = moments_of_sums(sizes, sums - sizes[:, None] * origin, ((x - origin) ** 2).sum(axis=0))
+    return Moments(found.mean + origin, found.scale, found.between, found.videos)
+
+
+def moments_of_sums(
+    sizes: NDArray[np.integer], sums: NDArray[np.number], squares: NDArray[np.number]
+) -> Moments:
+    """The same from each video's number of segments (videos,) and sum (videos, d).
+
+    Videos without a segment are left out; there must be one with. For shares of classes, `sums`
+    counts each class and `squares` is its total.
+
+    Args:
+        sizes, sums: by video.
+        squares: (d,) sum of the squares over all segments.
+    """
+    there = sizes > 0
+    total = sizes.sum()
+    mean = sums[there].sum(axis=0) / total
+    scale = np.sqrt(np.maximum(squares / total - mean**2, 0))
+    means = sums[there] / sizes[there, None]
+    between = means.std(axis=0, ddof=1) if len(means) > 1 else np.zeros(len(mean))
+    return Moments(mean, scale, between, len(means))
 
 
 def consensus(counts: NDArray[np.integer], segments: int, classes: Sequence[str]) -> str | None:
@@ -74,19 +97,19 @@ def consensus(counts: NDArray[np.integer], segments: int, classes: Sequence[str]
     return None
 
 
-def noise(view: str, slope: float, segments: int) -> str | None:
+def noise(view: str, told: float, segments: int) -> str | None:
     """A view whose embedding says nothing about what the others see.
 
     Args:
         view: its name.
-        slope: of its expert, as chosen on held-out segments; 0 is noise, 1 is as claimed.
-        segments: that it was fitted on.
+        told: share of what the others know that it foretells on held-out segments, 0 to 1.
+        segments: that this was measured on.
     """
-    if slope >= NOISE_SLOPE:
+    if told >= NOISE_TOLD:
         return None
     return (
-        f"the {view} embedding is no better than noise on {segments} segments (slope "
-        f"{slope:.2f}): check its backend, or leave it out"
+        f"the {view} embedding foretells nothing of what the others say on {segments} segments: "
+        "it is no better than noise; check its backend, or leave it out"
     )
 
 

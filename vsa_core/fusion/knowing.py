@@ -1,0 +1,218 @@
+"""How right the labels are as far as can be told, and what people should look at."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsa_core.agree import agreement, has_unique_top, has_vote
+from vsa_core.fusion import checks, late
+from vsa_core.fusion.abstain import RiskCoverage, pick_threshold, risk_coverage
+from vsa_core.fusion.cocalibrate import cocalibrate
+from vsa_core.fusion.crossview import Crossview, vote_evidence
+from vsa_core.fusion.information import log_softmax, softmax
+from vsa_core.fusion.review import Estimate, estimate_without_reviews
+from vsa_core.fusion.strategies import Fused
+from vsa_core.fusion.views import Views
+from vsa_core.fusion.weighing import association
+
+TARGET_RISKS = (0.2, 0.1, 0.05)
+CURVE_POINTS = 20
+# Votes of different views that go together less than this, in standard deviations of chance, say
+# nothing about how right anybody is.
+ASSOCIATED = 3.0
+# Below it confidences were too high where they could be checked (docs/bring-your-own.md).
+FEW_SEGMENTS = 1000
+# A kappa with late fusion below this is worth a look, when the engine's experts decide.
+_STRANGE_KAPPA = 0.2
+# Embeddings are held against what other views know, where these know this much (nats).
+_KNOWN_NATS = 0.02
+_SLOPES = np.linspace(0, 1.2, 13)
+_SAMPLE = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What can be said about the labels of n segments when nobody has looked at any.
+
+    Attributes:
+        confidence: (n,) the strategy's own; NaN where there is no label.
+        right: (n,) probability that the label is right, as far as agreement tells; None where it
+            tells nothing.
+        why_not: the reason, where `right` is None.
+    """
+
+    confidence: NDArray[np.float64]
+    right: NDArray[np.float64] | None
+    why_not: str | None = None
+
+
+def expected(views: Views, fused: Fused, target: str) -> Expected:
+    """How probable it is that each label is right, from the agreement of the views alone.
+
+    The confidences of an engine whose weights fit the views' agreement are that already. Those of
+    any other strategy are not: there votes that are calibrated against one another say how probable
+    the strategy's label is, if votes of different views go together at all.
+    """
+    probs = fused.opinion.probs[target]
+    labelled = has_unique_top(probs)
+    confidence = np.where(labelled, np.nan_to_num(probs).max(axis=1), np.nan).astype(np.float64)
+    facts = fused.report["targets"].get(target, {})
+    if facts.get("decides") in ("experts", "votes"):
+        return Expected(confidence, confidence)
+    said = views.probs[target]
+    together = facts.get("votes_association_z")
+    together = association(said, views.video) if together is None else together
+    if together <= ASSOCIATED:
+        return Expected(
+            confidence,
+            None,
+            "the votes of different views do not go together beyond chance, so agreement says "
+            "nothing about who is right: have about 100 segments reviewed",
+        )
+    logs = np.where(has_vote(said)[..., None], late.log_probs(said), np.nan)
+    together_probs = cocalibrate(logs).probs(logs)
+    own = np.nan_to_num(probs).argmax(axis=1)
+    right = np.where(labelled, together_probs[np.arange(len(own)), own], np.nan)
+    return Expected(confidence, right)
+
+
+def report(views: Views, fused: Fused) -> dict[str, Any]:
+    """What is known about the labels when nobody has reviewed any; JSON-able.
+
+    Returns:
+        targets: per target
+
+        - estimate: value (share right; None where nothing can be said), low, high, level, method
+          and reviewed, as in `Estimate`;
+        - coverage: share of the segments that have a label;
+        - mean_confidence: of those; None without any;
+        - risk_coverage: threshold, coverage, risk (lists), aurc and basis, as in `RiskCoverage`;
+          None without an estimate;
+        - thresholds: per target risk (as text) the least confidence that reaches it and the
+          coverage there; None where none does.
+
+        warnings: lines people can act on.
+    """
+    found: dict[str, Any] = {"targets": {}, "warnings": []}
+    for target in views.probs:
+        said = expected(views, fused, target)
+        kept = np.isfinite(said.confidence)
+        if said.right is None:
+            estimate = Estimate(None, None, None, 0.95, said.why_not or "", 0)
+            curve = None
+        else:
+            estimate = estimate_without_reviews(said.right)
+            seen = np.where(np.isfinite(said.right), said.confidence, np.nan)
+            curve = risk_coverage(seen, expected=said.right)
+        found["targets"][target] = {
+            "estimate": asdict(estimate),
+            "coverage": float(kept.mean()) if len(kept) else 0.0,
+            "mean_confidence": float(said.confidence[kept].mean()) if kept.any() else None,
+            **described(curve),
+        }
+        where = f"{target}: " if len(views.probs) > 1 else ""
+        found["warnings"] += [where + line for line in warnings(views, fused, target)]
+    return found
+
+
+def described(curve: RiskCoverage | None) -> dict[str, Any]:
+    """A curve as JSON: `risk_coverage` with few points, and `thresholds` for target risks."""
+    if curve is None:
+        return {"risk_coverage": None, "thresholds": {}}
+    thresholds: dict[str, Any] = {}
+    for risk in TARGET_RISKS:
+        at = pick_threshold(curve, risk)
+        thresholds[str(risk)] = None if at is None else {"confidence": at[0], "coverage": at[1]}
+    few = curve.thinned(CURVE_POINTS)
+    points = {
+        "threshold": few.threshold.tolist(),
+        "coverage": few.coverage.tolist(),
+        "risk": few.risk.tolist(),
+        "aurc": few.aurc,
+        "basis": few.basis,
+    }
+    return {"risk_coverage": points, "thresholds": thresholds}
+
+
+def warnings(views: Views, fused: Fused, target: str) -> list[str]:
+    """What is odd about the views of a target, and what to do about it."""
+    said, classes = views.probs[target], views.classes[target]
+    voting = has_vote(said).sum(axis=1) > 1
+    if not voting.any():
+        return ["no two views vote on the same segments: nothing can be learnt from agreement"]
+    # However sure: a weak model's votes count here as they do in fusion.
+    agreed = agreement(said, 0.0).agreed
+    lines = [checks.consensus(agreed.sum(axis=0), int(voting.sum()), classes)]
+    tops = np.where(has_unique_top(said), np.nan_to_num(said).argmax(axis=2), -1)
+    lines += checks.contradictions(tops, views.names)
+    engine = fused.model.engine
+    if engine is not None:
+        lines += _of_engine(views, engine, target)
+    return [line for line in lines if line is not None]
+
+
+def _of_engine(views: Views, engine: Crossview, target: str) -> list[str | None]:
+    facts = engine.targets[target].report
+    decides, n = facts["decides"], len(views)
+    lines: list[str | None] = []
+    if decides == "product":
+        lines.append(
+            "no expert could be trained, so the labels are the votes' product: give embeddings, "
+            "of two views or more and of two videos or more"
+        )
+    elif decides == "taught":
+        lines.append(
+            "the votes do not tie the views together, so the experts' weights are fixed and the "
+            "confidences are not calibrated: have about 100 segments reviewed"
+        )
+    elif n < FEW_SEGMENTS:
+        lines.append(
+            f"{n} segments are few to calibrate on: confidences are likely too high; have about "
+            "100 segments reviewed, or add videos"
+        )
+    kappa = facts.get("agreement_with_late_fusion_kappa")
+    if decides == "experts" and kappa is not None and kappa < _STRANGE_KAPPA:
+        lines.append(
+            f"labels differ from late fusion's nearly as often as chance has it (kappa "
+            f"{kappa:.2f}): look at some before using them"
+        )
+    for view, told in foretold(views, engine, target).items():
+        lines.append(checks.noise(view, told[0], told[1]))
+    return lines
+
+
+def foretold(views: Views, engine: Crossview, target: str) -> dict[str, tuple[float, int]]:
+    """Per view what its embedding foretells of what the other views know, and on how many segments.
+
+    The expert's evidence, of videos it never saw, is held against what the others believe: the
+    nats it saves over their mean, at the best slope, in nats that knowing them in full would save.
+    Views without an expert, or whose others know next to nothing, are left out.
+    """
+    model = engine.targets[target]
+    if all(expert is None for expert in model.experts):
+        return {}
+    evidence = engine.evidence(views, target)
+    votes = vote_evidence(views.probs[target])
+    alone = model.weights.evidence(votes, np.zeros_like(votes), views.present)
+    found = {}
+    for v, (name, expert) in enumerate(zip(views.names, model.experts, strict=True)):
+        rows = np.flatnonzero(views.embedded[:, v] & (views.present.sum(axis=1) > 1))
+        if expert is None or not len(rows):
+            continue
+        rows = rows[:: -(-len(rows) // _SAMPLE)]
+        others = softmax((evidence.sum(axis=0) - evidence[v])[rows] + model.weights.log_prior)
+        base = np.log(others.mean(axis=0) + 1e-12)
+        known = float((others * (np.log(others + 1e-12) - base)).sum(axis=1).mean())
+        if known < _KNOWN_NATS:
+            continue
+        heard = (evidence[v] - alone[v])[rows]
+        saved = max(
+            float((others * (log_softmax(slope * heard + base) - base)).sum(axis=1).mean())
+            for slope in _SLOPES
+        )
+        found[name] = (saved / known, len(rows))
+    return found
