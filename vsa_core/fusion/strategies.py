@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from vsa_core.fusion.student import Student
 
 STRATEGIES = ("late-mean", "late-product", "vote", "tf-mvsa", "crossview", "crossview-attention")
-DEFAULT = "crossview"
+DEFAULT = "crossview-attention"
 
 _LATE = {"late-mean": late.mean, "late-product": late.product, "vote": late.vote}
+UNTRAINED = tuple(_LATE)
 # The files of a stored model; a model has those it needs.
 _ABOUT, _ENGINE, _NETWORK = "fusion.json", "crossview.safetensors", "attention.safetensors"
 # Multiplying adds evidence, which must not add confidence: these only flatten.
