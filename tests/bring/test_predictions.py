@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.bring.tables import Row, rows, write
-from vsa_core.bring.embeddings import Streamed
 from vsa_core.bring.predictions import Predictions, read_predictions
 from vsa_core.errors import UsageError
+from vsa_core.fusion.spool import Spooled
 from vsa_core.fusion.views import Held, Views
 
 
@@ -91,40 +92,28 @@ def test_streamed_embeddings_are_the_held_ones(tmp_path: Path) -> None:
     path = write(tmp_path / "p.parquet", [table[i] for i in order], row_group_size=50)
     held, streamed = read_predictions(path), read_predictions(path, held_bytes=0)
     assert all(isinstance(e, Held) for e in held.views.embeddings)
-    assert all(isinstance(e, Streamed) for e in streamed.views.embeddings)
+    assert all(isinstance(e, Spooled) for e in streamed.views.embeddings)
     same(held, streamed)
-    for embedding in streamed.views.embeddings:
-        once, again = list(embedding.blocks()), list(embedding.blocks())
-        assert len(once) == 12
-        for (at, x), (at2, x2) in zip(once, again, strict=True):
+    for one, other in zip(held.views.embeddings, streamed.views.embeddings, strict=True):
+        for (at, x), (at2, x2) in zip(one.blocks(), other.blocks(), strict=True):
             assert (at == at2).all()
             assert (x == x2).all()
 
 
-def test_a_pass_over_one_view_reads_only_the_row_groups_it_is_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = sorted(rows(40), key=lambda row: str(row["modality"]))
-    path = write(tmp_path / "p.parquet", table, row_group_size=20)
-    [text, _] = read_predictions(path, held_bytes=0).views.embeddings
-    read = []
-    real = pq.ParquetFile.iter_batches
-
-    def counted(self: Any, size: int, groups: list[int], names: list[str]) -> Any:
-        read.extend(groups)
-        return real(self, size, groups, names)
-
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
-    assert sum(len(at) for at, _ in text.blocks()) == 40
-    assert read == [2, 3]
-
-
-def test_a_file_that_changes_under_a_streaming_reader_is_noticed(tmp_path: Path) -> None:
+def test_large_embeddings_do_not_need_their_file_again(tmp_path: Path) -> None:
     path = write(tmp_path / "p.parquet", rows(40))
     [text, _] = read_predictions(path, held_bytes=0).views.embeddings
-    write(path, rows(20))
-    with pytest.raises(UsageError, match=r"p\.parquet changed while it was read: run the command"):
-        list(text.blocks())
+    path.unlink()
+    assert sum(len(at) for at, _ in text.blocks()) == 40
+
+
+def test_no_room_for_large_embeddings_is_told_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "p.parquet", rows(40))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(UsageError, match=r"the embeddings needs 0\.0 GB, .* set TMPDIR"):
+        read_predictions(path, held_bytes=0)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Embeddings in Parquet files: checked once, then held, or read again row group by row group."""
+"""Embeddings in Parquet files: checked once, then held in memory or in a scratch file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from vsa_core.bring.files import ParquetPart, batches, column_at
 from vsa_core.errors import UsageError
+from vsa_core.fusion.spool import Spool, check_room
 from vsa_core.fusion.views import Embedding, Held
 
 COLUMN = "embedding"
-# All views together: below this they are held, above it every pass reads the files again.
+# All views together: up to this they are held in memory, above it in scratch files.
 HELD_BYTES = 512 << 20
 
 
@@ -34,39 +35,6 @@ class Rows:
     segment: NDArray[np.int32]
     view: NDArray[np.int8]
     used: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Streamed:
-    """One view's embeddings, read again from their files at each pass.
-
-    Attributes:
-        width: d.
-        rows: where the table's rows belong.
-        view: which view it is.
-        embedded: (n,) bool, which segments it has an embedding of.
-    """
-
-    width: int
-    rows: Rows
-    view: int
-    embedded: NDArray[np.bool_]
-
-    def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        """As `Embedding` says, in the order of the files."""
-        rows = self.rows
-
-        def wanted(start: int, stop: int) -> bool:
-            return bool((rows.view[start:stop] == self.view).any())
-
-        for start, batch in batches(rows.parts, [COLUMN], wanted):
-            part = slice(start, start + batch.num_rows)
-            mine = (rows.view[part] == self.view) & rows.used[part]
-            mine &= self.embedded[rows.segment[part]]
-            taken = np.flatnonzero(mine)
-            if len(taken):
-                vectors = _vectors(batch.column(0).take(pa.array(taken)), self.width)
-                yield rows.segment[part][taken].astype(np.intp), vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +64,20 @@ def read_embeddings(
         rows: where the table's rows belong.
         segments: ids of the n segments.
         names: of the V views.
-        held_bytes: up to this size, of all views together, they are held.
+        held_bytes: up to this size, of all views together, they are held in memory.
 
     Raises:
-        UsageError: not lists of numbers, or lists of different length within a view.
+        UsageError: not lists of numbers, lists of different length within a view, or no room for
+            scratch files.
     """
     embedded = np.zeros((len(segments), len(names)), np.bool_)
     broken = np.zeros_like(embedded)
     widths = [0] * len(names)
-    hold = 4 * sum(part.values.get(COLUMN, 0) for part in rows.parts) <= held_bytes
+    size = 4 * sum(part.values.get(COLUMN, 0) for part in rows.parts)
+    if size > held_bytes:
+        check_room(size)
     held: dict[int, NDArray[np.float32]] = {}
+    spools: dict[int, Spool] = {}
     ranks: dict[int, NDArray[np.intp]] = {}
     for start, batch in batches(rows.parts, [COLUMN]):
         column = batch.column(0)
@@ -127,21 +99,27 @@ def read_embeddings(
             finite = np.isfinite(vectors).all(axis=1)
             embedded[at[finite], v] = True
             broken[at[~finite], v] = True
-            if hold:
-                if v not in held:
-                    # In the order of the segments, whatever that of the rows: the same table
-                    # shuffled is the same input.
-                    has = np.zeros(len(segments), np.bool_)
-                    has[rows.segment[rows.used & (rows.view == v)]] = True
-                    ranks[v] = np.cumsum(has) - 1
+            if v not in ranks:
+                # In the order of the segments, whatever that of the rows: the same table shuffled
+                # is the same input.
+                has = np.zeros(len(segments), np.bool_)
+                has[rows.segment[rows.used & (rows.view == v)]] = True
+                ranks[v] = np.cumsum(has) - 1
+                if size > held_bytes:
+                    spools[v] = Spool(int(has.sum()), width)
+                else:
                     held[v] = np.empty((int(has.sum()), width), np.float32)
-                held[v][ranks[v][at[finite]]] = vectors[finite]
+            slots = ranks[v][at[finite]]
+            if v in spools:
+                spools[v].put(slots, vectors[finite])
+            else:
+                held[v][slots] = vectors[finite]
     kept: list[Embedding] = []
     for v, width in enumerate(widths):
-        if width and not hold:
-            kept.append(Streamed(width, rows, v, embedded[:, v]))
-            continue
         finite_at = np.flatnonzero(embedded[:, v])
+        if v in spools:
+            kept.append(spools[v].kept(finite_at, ranks[v][finite_at]))
+            continue
         vectors = held.pop(v, np.zeros((0, width), np.float32))
         if len(finite_at) < len(vectors):
             vectors = vectors[ranks[v][finite_at]]

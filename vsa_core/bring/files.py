@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,16 +71,13 @@ def parquet_parts(where: str | Path) -> tuple[ParquetPart, ...]:
 
 
 def batches(
-    parts: Sequence[ParquetPart],
-    columns: Sequence[str],
-    wanted: Callable[[int, int], bool] | None = None,
+    parts: Sequence[ParquetPart], columns: Sequence[str]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The rows of some columns, a batch at a time, each with the number of its first row.
 
     Args:
         parts: the files; one that has none of the columns is passed over.
         columns: those to read, where a file has them.
-        wanted: of the first row of a row group and the row behind its last: whether to read it.
 
     Raises:
         UsageError: a file is torn, or is another one than it was.
@@ -92,12 +89,8 @@ def batches(
         with _opened(part.path) as file:
             if file.metadata.num_rows != part.rows:
                 raise UsageError(f"{part.path} changed while it was read: run the command again")
-            start = part.start
-            for group, rows in enumerate(part.groups):
-                at = start
-                start += rows
-                if wanted is not None and not wanted(at, start):
-                    continue
+            at = part.start
+            for group in range(len(part.groups)):
                 for batch in file.iter_batches(_BATCH_ROWS, [group], names):
                     yield at, batch
                     at += batch.num_rows

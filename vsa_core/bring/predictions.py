@@ -57,8 +57,8 @@ def read_predictions(
         where: a Parquet file, a folder of them, or a pattern with `*`.
         classes: names of the K classes in the order of `probs`; None takes the list in the
             metadata `vsa.classes`, else "0", "1", …
-        held_bytes: embeddings up to this size are held in memory; larger ones are read from the
-            files whenever they are needed.
+        held_bytes: embeddings up to this size are held in memory, larger ones in scratch files in
+            `tempfile.gettempdir()`, nameless and gone with the process.
 
     Raises:
         UsageError: the table cannot be used; one line says where and why.
