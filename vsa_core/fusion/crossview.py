@@ -65,6 +65,7 @@ class TargetModel:
         weights: of votes and experts.
         own: share of a view's own evidence in what its expert was taught.
         temperature: what the evidence is divided by, so that confidence means what it says.
+        shares: (K,) of the classes among the segments learned from, by what is believed of them.
         report: JSON-able: what was found out about the views.
     """
 
@@ -72,6 +73,7 @@ class TargetModel:
     weights: Weights
     own: float
     temperature: float
+    shares: Floats
     report: dict[str, Any]
 
 
@@ -117,7 +119,7 @@ class Crossview:
         posterior = softmax(total / model.temperature + model.weights.log_prior)
         counted = np.asarray(said.any(axis=1))
         if self.folds:
-            posterior = _with_video_prior(posterior, views.video, counted)
+            posterior = _with_video_prior(posterior, views.video, counted, model.shares)
         return np.where(counted[:, None], posterior, np.nan)
 
     def attention(self, views: Views, target: str) -> Floats:
@@ -142,6 +144,7 @@ class Crossview:
             facts["targets"][target] = {
                 "own": model.own,
                 "temperature": model.temperature,
+                "shares": model.shares.tolist(),
                 "experts": [expert is not None for expert in model.experts],
                 "report": model.report,
             }
@@ -182,6 +185,7 @@ class Crossview:
                     part(Weights, "weights"),
                     about["own"],
                     about["temperature"],
+                    np.array(about["shares"]),
                     about["report"],
                 )
             classes = {t: tuple(c) for t, c in facts["classes"].items()}
@@ -264,6 +268,8 @@ def _learn_target(
     votes = vote_evidence(views.probs[target])
     nothing, k = np.zeros_like(votes), votes.shape[2]
     sample = sample_of(views, known, seed)
+    if known is None and not has_vote(views.probs[target]).any():
+        sums = [None] * len(sums)  # nothing names a class, so embeddings say nothing either
     teacher = Teacher(views, folds, sums, k, known)
     fit = Fitter(votes, views, sample, known)
     none: tuple[Expert | None, ...] = (None,) * len(votes)
@@ -283,11 +289,14 @@ def _learn_target(
         report["agreement_with_late_fusion_kappa"] = agreed
         if report["decides"] == "experts" and agreed >= _LEAST_KAPPA:
             progress(1.0)
-            return TargetModel(experts, weights, _OWN, 1.0, report)
+            shares = _shares(evidence, 1.0, prior)
+            return TargetModel(experts, weights, _OWN, 1.0, shares, report)
         if report["decides"] == "votes":
             weights = fit(nothing, mixing=False)
             progress(1.0)
-            return TargetModel(none, weights, _OWN, 1.0, report)
+            evidence = weights.evidence(votes, nothing, views.present)
+            shares = _shares(evidence, 1.0, weights.log_prior)
+            return TargetModel(none, weights, _OWN, 1.0, shares, report)
     weights, experts = _plain(len(votes), k), none
     evidence = VOTE_WEIGHT * votes
     for _ in range(_ROUNDS_TAUGHT if teacher.able else 0):
@@ -298,7 +307,16 @@ def _learn_target(
         report["slopes"] = slopes.tolist()
     report["decides"] = "taught" if teacher.able else "product"
     progress(1.0)
-    return TargetModel(experts, weights, _OWN_TAUGHT, _TEMPERATURE_TAUGHT, report)
+    shares = _shares(evidence, _TEMPERATURE_TAUGHT, weights.log_prior)
+    return TargetModel(experts, weights, _OWN_TAUGHT, _TEMPERATURE_TAUGHT, shares, report)
+
+
+def _shares(evidence: Floats, temperature: float, log_prior: Floats) -> Floats:
+    """Mean posterior (K,) of the segments that any evidence (V, n, K) speaks of."""
+    spoken = evidence.sum(axis=0)[(evidence != 0).any(axis=(0, 2))]
+    if not len(spoken):
+        return np.asarray(np.exp(log_prior))
+    return np.asarray(softmax(spoken / temperature + log_prior).mean(axis=0))
 
 
 def _plain(views: int, k: int, expert: NDArray[np.floating] | None = None) -> Weights:
@@ -314,14 +332,13 @@ def _plain(views: int, k: int, expert: NDArray[np.floating] | None = None) -> We
 
 
 def _with_video_prior(
-    posterior: Floats, video: NDArray[np.integer], counted: NDArray[np.bool_]
+    posterior: Floats, video: NDArray[np.integer], counted: NDArray[np.bool_], base: Floats
 ) -> Floats:
-    """The posterior (n, K) when each video has its own shares of the classes, drawn to the mean."""
+    """The posterior (n, K) when each video has its own shares of the classes, drawn to `base`."""
     if not counted.any():
         return posterior
     videos = int(video.max()) + 1
     rows = np.flatnonzero(counted)
-    base = posterior[rows].mean(axis=0)
     logs = np.log(np.maximum(posterior[rows], 1e-30)) - np.log(base)
     at = video[rows]
     size = np.bincount(at, minlength=videos)[:, None]
