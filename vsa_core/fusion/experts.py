@@ -304,7 +304,8 @@ def without_offsets(
     shared = np.stack(
         [np.bincount(video[rows], scored[rows, c], videos) for c in range(scored.shape[1])], 1
     )
-    shared -= size[:, None] * bias[at]
+    # Not in place: of no segment at all `bincount` counts in whole numbers.
+    shared = shared - size[:, None] * bias[at]
     shared -= np.einsum("vk,vkc->vc", held, means[at])
     shared *= ((size >= MIN_VIDEO) / (size + SHRINK_VIDEO))[:, None]
     evidence = scored - shared[video]
