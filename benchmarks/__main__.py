@@ -1,4 +1,4 @@
-"""`python -m benchmarks [line|prefect|memory|startup] …`: each prints one row of RESULTS.md."""
+"""`python -m benchmarks [NAME …]`: each of `BENCHMARKS` prints one row of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import fusion
 from benchmarks.material import talking_head
-
-VSA = Path(sys.executable).with_name("vsa")
+from benchmarks.measure import VSA, scratch, watched
 
 
 def labelled(folder: Path, store: Path) -> tuple[dict[str, Any], float, int]:
@@ -30,7 +28,7 @@ def labelled(folder: Path, store: Path) -> tuple[dict[str, Any], float, int]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    peak = _watched(process.pid)
+    peak = watched(process.pid)
     out, _ = process.communicate()
     seconds = time.monotonic() - begun
     if process.returncode:
@@ -38,36 +36,12 @@ def labelled(folder: Path, store: Path) -> tuple[dict[str, Any], float, int]:
     return json.loads(out), seconds, peak()
 
 
-def _watched(pid: int) -> Callable[[], int]:
-    """Follow a process's resident memory from /proc; the result asks for its peak, MB."""
-    peak = 0
-
-    def follow() -> None:
-        nonlocal peak
-        try:
-            while True:
-                status = Path(f"/proc/{pid}/status").read_text()
-                peak = int(status.split("VmHWM:")[1].split()[0]) // 1000
-                time.sleep(0.1)
-        except (OSError, IndexError):
-            return
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-
-    def ask() -> int:
-        thread.join(5)
-        return peak
-
-    return ask
-
-
 def line(minutes: float = 10) -> None:
     """End to end: a talking head with captions, and where the time goes."""
     from vsa_core.backends.face_detect import load_detector
     from vsa_core.media import probe
 
-    with _folder() as folder:
+    with scratch() as folder:
         video = talking_head(folder / "in" / "head.mp4", minutes * 60)
         media = probe(video)
         length_s = media.duration_ms / 1000
@@ -97,7 +71,7 @@ def line(minutes: float = 10) -> None:
 
 def prefect(videos: int = 50, seconds_each: float = 60) -> None:
     """Prefect's share of a run: the flow against the same stages called without it."""
-    with _folder() as folder:
+    with scratch() as folder:
         for i in range(videos):
             video = talking_head(folder / "in" / f"v{i:02}.mp4", seconds_each)
             with video.open("ab") as file:  # another content each, to the hash
@@ -170,7 +144,7 @@ def direct(
 
 def memory(hours: float = 2) -> None:
     """Peak memory of a long video against a short one: what length costs."""
-    with _folder() as folder:
+    with scratch() as folder:
         talking_head(folder / "short" / "head.mp4", 20)
         talking_head(folder / "long" / "head.mp4", hours * 3600)
         _, _, short = labelled(folder / "short", folder / "store-short")
@@ -196,17 +170,13 @@ def startup(times: int = 15) -> None:
     print(f"startup: vsa --help {ours:.3f} s, python alone {bare:.3f} s: {ours / bare:.1f}×")
 
 
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="vsa-bench-") as name:
-        yield Path(name)
-
-
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "startup": startup,
     "line": line,
     "prefect": prefect,
     "memory": memory,
+    "fusion": fusion.speed,
+    "fusion-memory": fusion.memory,
 }
 
 
