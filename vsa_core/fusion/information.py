@@ -129,7 +129,9 @@ def _contrast(
     videos = int(video.max()) + 1 if len(video) else 0
     ratio = np.exp(evidence) * present.T[..., None]
     count = np.maximum(present.sum(axis=0), 1)
-    overall = ratio.sum(axis=1) / count[:, None]
+    # A view that is present nowhere says nothing: 1, as its mean should be.
+    there = present.any(axis=0)[:, None]
+    overall = np.where(there, ratio.sum(axis=1) / count[:, None], 1.0)
     log_means = np.zeros((videos, evidence.shape[2]))
     for view in range(len(evidence)):
         total = _by_video(ratio[view], video, videos)
@@ -231,7 +233,8 @@ class _Problem:
         responsibility = np.exp(together - joint[:, None])  # (N, K)
 
         ratio = np.exp(evidence) * seen
-        overall = ratio.sum(axis=1) / self.count[:, None]  # (V, K)
+        there = self.present.any(axis=1)[:, None]
+        overall = np.where(there, ratio.sum(axis=1) / self.count[:, None], 1.0)  # (V, K)
         totals = np.stack([_by_video(r, self.video, self.videos) for r in ratio])
         spread = (self.in_video + _POOLED)[..., None]
         means = (totals + _POOLED * overall[:, None]) / spread  # (V, videos, K)
