@@ -36,7 +36,8 @@ def test_python_then_shell(
         assert main(shlex.split(line)[1:]) == 0, line
         if "labels.parquet" in line:
             assert pq.read_table("labels.parquet").equals(in_python)
-    assert capsys.readouterr().err == ""
+    # On a busy machine how far it is may be told.
+    assert re.fullmatch(r"([\w-]+: \d+%\n)*", capsys.readouterr().err)
     assert pq.read_table("sure.parquet")["confidence"].drop_null().to_numpy().min() >= 0.8
 
 

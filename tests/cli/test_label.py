@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -198,21 +200,82 @@ def test_notes_warnings_and_the_estimate_are_shown(
 
     def fuse(*given: Any, **options: Any) -> Any:
         fused = real(*given, **options)
-        fused.report.update(
-            notes=["it rained"],
-            warnings=["face is noise"],
-            estimate={"accuracy": 0.75, "k": {"n": 3}},
-        )
+        fused.report.update(notes=["it rained"])
         return fused
 
     monkeypatch.setattr(strategies, "fuse", fuse)
+    # Face says the next class, so it disagrees with text more often than chance has it.
+    table = rows(n=600, widths={"text": 4, "face": 3})
+    for row in table[1::2]:
+        row["probs"] = row["probs"][-1:] + row["probs"][:-1]
+    write(made / "p.parquet", table)
+    said = summary(capsys)
+    assert [line for line in said["warnings"] if "contradicts the truth" in line]
+    assert "it rained" in said["notes"]
+    assert said["estimate"]["value"] is None
     assert label() == 0
     lines = capsys.readouterr().out.splitlines()
-    for line in ("note: it rained", "warning: face is noise", "estimate: accuracy 0.750, k n 3"):
-        assert line in lines
-    said = summary(capsys)
-    assert said["warnings"] == ["face is noise"]
-    assert "it rained" in said["notes"]
+    assert "note: it rained" in lines
+    assert f"warning: {said['warnings'][0]}" in lines
+    assert f"accuracy not known: {said['estimate']['method']}" in lines
+
+
+def test_reviews_tell_how_right_the_labels_are(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = rows(n=600)
+    for row in table:
+        row["video_id"] = f"v{int(row['segment_id'][1:]) // 30}"  # of all classes, not of one
+    write(made / "p.parquet", table)
+    alone = summary(capsys, "--ask", "100")
+    assert alone["asked"] == {"file": "ask.csv", "segments": 100}
+    assert 0.6 < alone["estimate"]["value"] < 0.95
+    assert alone["estimate"]["low"] is None
+    found = pq.read_table("l.parquet").to_pylist()
+    given = {row["segment_id"]: NAMES.index(row["label"]) for row in found}
+    with Path("ask.csv").open(newline="") as file:
+        asked = list(csv.DictReader(file))
+    assert list(asked[0]) == ["segment_id", "video_id", "inclusion", "label"]
+    assert sum(1 / float(row["inclusion"]) for row in asked) == pytest.approx(600, rel=0.05)
+    assert {row["label"] for row in asked} == {""}
+    assert len({row["segment_id"] for row in asked}) == 100
+    assert main(["label", "p.parquet", "-o", "l.parquet", "--strategy", "late-product",
+                 "--classes", ",".join(NAMES), "--reviews", "ask.csv"]) == 2  # fmt: skip
+    assert "ask.csv: no row has a label" in capsys.readouterr().err
+
+    def answered(told: Callable[[str], int]) -> None:
+        with Path("r.csv").open("w", newline="") as file:
+            out = csv.DictWriter(file, list(asked[0]))
+            out.writeheader()
+            for row in asked:
+                out.writerow({**row, "label": NAMES[told(row["segment_id"])]})
+
+    truth(made / "t.parquet", 600, names=NAMES)
+    answered(lambda segment: int(segment[1:]) % 3)
+    said = summary(capsys, "--reviews", "r.csv", "--conformal", "0.1", "--truth", "t.parquet")
+    right = said["scores"]["late-product"]["all"]["accuracy"]
+    assert said["estimate"]["reviewed"] == 100
+    assert said["estimate"]["low"] < right < said["estimate"]["high"]
+    assert said["by_confidence"][0]["reviews"] == 100
+    found = pq.read_table("l.parquet").to_pylist()
+    for row in found:
+        assert row["label"] in row["label_set"]
+        if row["origin"] == "human":
+            assert row["label_set"] == [row["label"]]
+        else:
+            assert row["confidence"] == pytest.approx(max(row["probs"]), abs=1e-6)
+            assert row["label"] == NAMES[int(np.argmax(row["probs"]))]
+    others = [row for row in found if row["origin"] != "human"]
+    held = np.mean([NAMES[int(r["segment_id"][1:]) % 3] in r["label_set"] for r in others])
+    assert held > 0.82
+    assert label("--reviews", "r.csv") == 0
+    out = capsys.readouterr().out
+    assert "accuracy about" in out
+    assert "100 reviews" in out
+    # Reviews that contradict every label: the estimate must fall with them.
+    answered(lambda segment: (given[segment] + 1) % 3)
+    fallen = summary(capsys, "--reviews", "r.csv")
+    assert fallen["estimate"]["value"] < said["estimate"]["value"] - 0.3
 
 
 @pytest.mark.parametrize(
@@ -267,6 +330,26 @@ def test_notes_warnings_and_the_estimate_are_shown(
             ["p.parquet", "-o", "l.parquet", "--seed", "-1"],
             "argument --seed: '-1' is no whole number from 0 to 4294967295 (see `vsa label "
             "--help`)",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--conformal", "0.1"],
+            "--conformal needs --reviews: list segments for them with --ask 100",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--conformal", "1"],
+            "argument --conformal: '1' is not between 0 and 1 (see `vsa label --help`)",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--ask-file", "a.csv"],
+            "--ask-file without --ask: say how many segments to list",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--ask", "5", "--ask-file", "l.parquet"],
+            "l.parquet is where the labels go: give another name with --ask-file",
+        ),
+        (
+            ["p.parquet", "-o", "l.parquet", "--ask", "5", "--ask-file", "p.parquet"],
+            "p.parquet is what is read: give another name with --ask-file",
         ),
         (
             ["p.parquet"],

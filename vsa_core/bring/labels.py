@@ -69,13 +69,15 @@ def write_labels(
     *,
     order: NDArray[np.intp] | None = None,
     settings: Mapping[str, Any] | None = None,
+    sets: NDArray[np.bool_] | None = None,
 ) -> None:
     """Write a row per segment: all of them or, when anything fails, nothing.
 
     Columns: `segment_id`, `video_id`, `label` (null: none), `probs` (in the order of the metadata
     `vsa.classes`; null without an opinion), `confidence` (null: no label, or a human's),
     `agreement`, `origin`, and of each modality `<modality>_vote` (null: absent or abstains) and
-    `<modality>_attention` (null: absent, or nothing was used).
+    `<modality>_attention` (null: absent, or nothing was used). With `sets` also `label_set`, the
+    names of the classes in it, after `confidence`.
 
     Args:
         path: the Parquet file to write or replace.
@@ -84,6 +86,7 @@ def write_labels(
         decided: their labels.
         order: in which order; None as in `views`.
         settings: JSON-able, for the metadata `vsa.settings`.
+        sets: (n, K) which classes are in each segment's set.
 
     Raises:
         UsageError: the file cannot be written.
@@ -91,7 +94,7 @@ def write_labels(
     [classes] = views.classes.values()
     names = pa.array(classes, pa.string())
     order = np.arange(len(views)) if order is None else order
-    schema = _schema(views.names, classes, fused, settings or {})
+    schema = _schema(views.names, classes, fused, settings or {}, sets is not None)
     videos = pa.array(views.videos, pa.string())
     with replacing(Path(path)) as file, pq.ParquetWriter(file, schema, compression="zstd") as out:
         for start in range(0, len(order), _BATCH_ROWS):
@@ -102,6 +105,7 @@ def write_labels(
                 _named(names, decided.label[rows]),
                 _lists(decided.probs[rows]),
                 pa.array(decided.confidence[rows].astype(np.float32), from_pandas=True),
+                *([_sets(names, sets[rows])] if sets is not None else []),
                 pa.array(decided.agreement[rows]),
                 pa.array(decided.origin[rows]),
             ]
@@ -158,6 +162,7 @@ def _schema(
     classes: Sequence[str],
     fused: Fused,
     settings: Mapping[str, Any],
+    with_sets: bool,
 ) -> pa.Schema:
     fields = [
         pa.field("segment_id", pa.string(), nullable=False),
@@ -165,6 +170,7 @@ def _schema(
         pa.field("label", pa.string()),
         pa.field("probs", pa.list_(pa.float32())),
         pa.field("confidence", pa.float32()),
+        *([pa.field("label_set", pa.list_(pa.string()))] if with_sets else []),
         pa.field("agreement", pa.string(), nullable=False),
         pa.field("origin", pa.string(), nullable=False),
     ]
@@ -192,3 +198,9 @@ def _lists(probs: NDArray[np.floating]) -> pa.Array:
     ends = np.concatenate([[0], np.cumsum(said * k)])
     offsets = pa.array(ends.astype(np.int32), mask=np.append(~said, False))
     return pa.ListArray.from_arrays(offsets, pa.array(probs[said].ravel().astype(np.float32)))
+
+
+def _sets(names: pa.Array, sets: NDArray[np.bool_]) -> pa.Array:
+    """A list of names per row."""
+    ends = np.concatenate([[0], np.cumsum(sets.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), names.take(pa.array(np.nonzero(sets)[1])))

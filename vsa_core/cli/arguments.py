@@ -99,7 +99,27 @@ def _label(verbs: Any) -> None:
         "--reviews",
         type=Path,
         metavar="FILE",
-        help="segment_id and label of segments that people looked at, to learn from",
+        help="segment_id and label of segments that people looked at: to learn from, to correct "
+        "confidences by, and to tell how right the labels are",
+    )
+    label.add_argument(
+        "--ask",
+        type=_count,
+        metavar="N",
+        help="also list the N segments most worth reviewing, for --reviews",
+    )
+    label.add_argument(
+        "--ask-file",
+        type=Path,
+        metavar="FILE",
+        help="the CSV file to list them in (default: ask.csv beside the labels)",
+    )
+    label.add_argument(
+        "--conformal",
+        type=_risk,
+        metavar="ALPHA",
+        help="also write label_set, which misses the truth in a share ALPHA of the segments; "
+        "needs --reviews",
     )
     label.add_argument(
         "--min-confidence",
@@ -327,6 +347,13 @@ def _share(text: str) -> float:
         share = -1.0
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return share
+
+
+def _risk(text: str) -> float:
+    share = _share(text)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
     return share
 
 

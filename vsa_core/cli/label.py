@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.cli import OK
+from vsa_core.cli.confidence import estimate_line, write_levels
 from vsa_core.cli.screen import write_json, write_table
 from vsa_core.errors import UsageError, VsaError
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from vsa_core.bring.predictions import Predictions
     from vsa_core.evaluate import Part, Split
     from vsa_core.fusion.decide import Decided
+    from vsa_core.fusion.judging import Judged
     from vsa_core.fusion.strategies import Fused, Known
+    from vsa_core.fusion.views import Views
 
 # Nobody waits for a second to be told how far it is.
 _QUIET_S = 2.0
@@ -55,8 +58,10 @@ def run(args: argparse.Namespace) -> int:
     begun = time.monotonic()
     from vsa_core.bring.labels import MIN_VOTE, labels_of, write_labels
     from vsa_core.bring.predictions import TARGET, read_predictions
-    from vsa_core.bring.truth import read_known
+    from vsa_core.bring.truth import read_known, read_reviews
     from vsa_core.config import Fusion
+    from vsa_core.fusion.judging import judge
+    from vsa_core.fusion.knowing import report
     from vsa_core.fusion.strategies import DEFAULT, STRATEGIES, fuse
 
     strategy = args.strategy or DEFAULT
@@ -66,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
     predictions = read_predictions(args.predictions, args.classes)
     views = predictions.views
     notes = list(views.notes)
-    reviews = truth = None
+    reviews = truth = inclusion = None
     if args.reviews:
-        reviews, odd = read_known(args.reviews, views)
+        reviews, inclusion, odd = read_reviews(args.reviews, views)
         notes.extend(odd)
     if args.truth:
         truth, odd = read_known(args.truth, views)
@@ -76,25 +81,49 @@ def run(args: argparse.Namespace) -> int:
     settings = Fusion(seed=args.seed)
     progress = _Progress(sys.stderr)
 
-    def fused_by(name: str) -> Fused:
+    def fused_by(name: str, known: Known | None = reviews, what: str = "") -> Fused:
         return fuse(
             views,
             name,
             settings=settings,
             min_confidence=MIN_VOTE,
-            known=reviews,
-            progress=lambda share: progress(name, share),
+            known=known,
+            progress=lambda share: progress(what or name, share),
         )
 
     fused = fused_by(strategy)
+    knowing = report(views, fused)
+    judged = None
+    if reviews is not None:
+        judged = judge(
+            views,
+            fused,
+            reviews,
+            lambda known: fused_by(strategy, known, "judging by reviews"),
+            inclusion=inclusion,
+            seed=args.seed,
+        )
+        fused = judged.fused
+    levels = _levels(views, fused, judged)
     decided = labels_of(views, fused, min_confidence=args.min_confidence, known=reviews)
     made_with = {
         "min_vote": MIN_VOTE,
         "min_confidence": args.min_confidence,
+        "conformal": args.conformal,
         "reviews": 0 if reviews is None else len(reviews.rows),
         "fusion": settings.model_dump(mode="json"),
     }
-    write_labels(args.output, views, fused, decided, order=predictions.order, settings=made_with)
+    sets = judged.label_sets(args.conformal) if judged and args.conformal else None
+    write_labels(
+        args.output,
+        views,
+        fused,
+        decided,
+        order=predictions.order,
+        settings=made_with,
+        sets=sets,
+    )
+    asked = _ask(args, views, labels_of(views, fused, known=reviews)) if args.ask else None
     scores: dict[str, Split] = {}
     if truth is not None:
         labelled = {strategy: decided}
@@ -124,8 +153,18 @@ def run(args: argparse.Namespace) -> int:
         **_counts(decided, views.classes[TARGET]),
         "reviews": made_with["reviews"],
         "notes": notes,
-        "warnings": list(fused.report.get("warnings", ())),
+        "warnings": [
+            *fused.report.get("warnings", ()),
+            *knowing["warnings"],
+            *(judged.warnings if judged else ()),
+        ],
         "report": fused.report,
+        "estimate": (judged.report if judged else knowing["targets"][TARGET])["estimate"],
+        "by_confidence": levels,
+        "without_reviews": knowing["targets"][TARGET],
+        "with_reviews": judged.report if judged else None,
+        "label_set_sizes": None if sets is None else float(sets.sum(axis=1).mean()),
+        "asked": asked,
         "scores": {name: asdict(split) for name, split in scores.items()} if truth else None,
         "seconds": round(time.monotonic() - begun, 2),
     }
@@ -142,9 +181,55 @@ def _check_output(args: argparse.Namespace) -> None:
     if output.is_dir() or not output.absolute().parent.is_dir():
         what = "is a folder" if output.is_dir() else "would be in a folder that is not there"
         raise UsageError(f"{output} {what}: give the name of a Parquet file with -o")
+    if args.conformal and not args.reviews:
+        raise UsageError("--conformal needs --reviews: list segments for them with --ask 100")
+    if args.ask_file and not args.ask:
+        raise UsageError("--ask-file without --ask: say how many segments to list")
+    written = {output: "-o"}
+    if args.ask:
+        ask = _ask_file(args)
+        if not ask.absolute().parent.is_dir():
+            raise UsageError(f"{ask} would be in a folder that is not there: see --ask-file")
+        if ask.absolute() == output.absolute():
+            raise UsageError(f"{ask} is where the labels go: give another name with --ask-file")
+        written[ask] = "--ask-file"
     for given in (args.predictions, args.truth, args.reviews):
-        if given and output.exists() and Path(given).exists() and output.samefile(given):
-            raise UsageError(f"{output} is what is read: give another name with -o")
+        for path, option in written.items():
+            if given and path.exists() and Path(given).exists() and path.samefile(given):
+                raise UsageError(f"{path} is what is read: give another name with {option}")
+
+
+def _levels(views: Views, fused: Fused, judged: Judged | None) -> list[dict[str, Any]]:
+    """What keeping only labels at least so sure comes to."""
+    from vsa_core.bring.predictions import TARGET
+    from vsa_core.fusion.knowing import by_confidence, expected
+
+    said = expected(views, fused, TARGET)
+    if judged is None:
+        return by_confidence(said.confidence, said.right)
+    own = judged.held_out.max(axis=1)
+    rows = judged.known.rows
+    chance = None if judged.inclusion is None else judged.inclusion[rows]
+    right = said.confidence if judged.recalibrated else said.right
+    return by_confidence(own, right, (rows, judged.right, chance))
+
+
+def _ask(args: argparse.Namespace, views: Views, decided: Decided) -> dict[str, Any]:
+    """List the segments most worth reviewing; those that people have labelled are none."""
+    from vsa_core.bring.ask import write_questions
+    from vsa_core.fusion.review import choose_for_review
+    from vsa_core.labels import Agreement
+
+    agree = decided.agreement == Agreement.AGREE.value
+    chosen = choose_for_review(decided.confidence, args.ask, agree=agree, seed=args.seed)
+    path = _ask_file(args)
+    write_questions(path, views, chosen)
+    return {"file": str(path), "segments": len(chosen.rows)}
+
+
+def _ask_file(args: argparse.Namespace) -> Path:
+    path: Path = args.ask_file or args.output.with_name("ask.csv")
+    return path
 
 
 def _counts(decided: Decided, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -218,12 +303,19 @@ def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) 
         )
         rows_of = ((name, *map(_figures, _parts(split))) for name, split in scores.items())
         write_table(out, ("decided by", "all", "agree", "disagree"), rows_of)
-    if summary["report"].get("estimate"):
-        out.write(f"\nestimate: {_line(summary['report']['estimate'])}\n")
+    out.write(f"\n{estimate_line(summary['estimate'])}\n")
+    write_levels(out, summary["by_confidence"])
     lines = [f"warning: {line}" for line in summary["warnings"]]
     lines += [f"note: {line}" for line in summary["notes"]]
     if summary["reviews"]:
         lines.append(f"note: {summary['reviews']} segments are labelled by people and learnt from")
+        if summary["with_reviews"]["recalibrated"]:
+            lines.append("note: confidences are corrected by the reviews")
+    if summary["asked"]:
+        lines.append(
+            f"note: {summary['asked']['file']} lists {summary['asked']['segments']} segments to "
+            "review: fill in label, and give it with --reviews"
+        )
     out.write("".join(f"{line}\n" for line in ["", *lines] if lines))
     out.write(f"\nLabels: {summary['output']}\n")
 
@@ -240,10 +332,3 @@ def _figures(part: Part) -> str:
     """Narrow, so that three of them fit a terminal."""
     f1, accuracy = ("-" if x is None else f"{x:.3f}" for x in (part.macro_f1, part.accuracy))
     return f"{f1} {accuracy} {part.coverage:.2f}"
-
-
-def _line(facts: Any) -> str:
-    """Facts in one line."""
-    if isinstance(facts, Mapping):
-        return ", ".join(f"{key} {_line(value)}" for key, value in facts.items())
-    return f"{facts:.3f}" if isinstance(facts, float) else str(facts)

@@ -11,6 +11,8 @@ from vsa_core.errors import UsageError
 
 EXPECTED = "expected from calibrated confidences; nobody has checked it"
 REVIEWED = "measured on reviewed segments"
+# Confidences at which tables for people say what is kept.
+LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,13 @@ class Judged:
     known: Known
     inclusion: NDArray[np.float64] | None
 
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(r,) whether fits without it gave each reviewed segment the label that people gave."""
+        probs = np.nan_to_num(self.held_out[self.known.rows])
+        hits: NDArray[np.bool_] = (probs.argmax(axis=1) == self.known.labels) & probs.any(axis=1)
+        return hits
+
     def label_sets(self, alpha: float) -> NDArray[np.bool_]:
         """Sets (n, K) that hold the truth of all but a share `alpha` of the segments.
 
@@ -105,7 +112,10 @@ def judge(
         everyone = np.full(len(views), float(inclusion.min()))
         everyone[rows] = inclusion
     before, after = _losses(confidence, rows, right, agree, seed)
-    helps = len(rows) >= ENOUGH_REVIEWS and after < before
+    gain = before - after
+    # Sure enough, for a correction that chance suggests makes good confidences worse.
+    sd = float(gain.std() / np.sqrt(max(len(gain), 1)))
+    helps = len(gain) >= ENOUGH_REVIEWS and float(gain.mean()) > sd
     if helps:
         curve = recalibrate(confidence, rows, right, agree)
         final = with_confidence(final, curve.confidence(final.max(axis=1), agree))
@@ -122,7 +132,7 @@ def judge(
     report = {
         "estimate": asdict(estimate),
         "recalibrated": helps,
-        "log_loss": {"before": before, "after": after},
+        "log_loss": {"before": float(before.mean()), "after": float(after.mean())},
         **described(measured),
     }
     return Judged(fused, estimate, helps, report, tuple(warnings), held, known, everyone)
@@ -160,8 +170,8 @@ def _losses(
     right: NDArray[np.bool_],
     agree: NDArray[np.bool_],
     seed: int,
-) -> tuple[float, float]:
-    """Log loss in nats of the reviewed confidences, as they are and corrected by other reviews."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log loss in nats of each reviewed confidence, as it is and corrected by other reviews."""
     kept = np.isfinite(confidence[rows])
     rows, right = rows[kept], right[kept]
     corrected = confidence[rows].copy()
@@ -171,9 +181,10 @@ def _losses(
         curve = recalibrate(confidence, rows[~aside], right[~aside], agree)
         corrected[aside] = curve.confidence(confidence, agree)[rows[aside]]
 
-    def loss(p: NDArray[np.float64]) -> float:
+    def loss(p: NDArray[np.float64]) -> NDArray[np.float64]:
         # A segment of confidence 1 that turns out wrong must not decide alone.
         sure = np.clip(p, 0.02, 0.98)
-        return float(-np.log(np.where(right, sure, 1 - sure)).mean())
+        nats: NDArray[np.float64] = -np.log(np.where(right, sure, 1 - sure))
+        return nats
 
     return loss(confidence[rows]), loss(corrected)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vsa_core.agree import agreement, has_unique_top, has_vote
 from vsa_core.fusion import checks, late
-from vsa_core.fusion.abstain import RiskCoverage, pick_threshold, risk_coverage
+from vsa_core.fusion.abstain import LEVELS, RiskCoverage, pick_threshold, risk_coverage
 from vsa_core.fusion.cocalibrate import cocalibrate
 from vsa_core.fusion.crossview import Crossview, vote_evidence
 from vsa_core.fusion.information import log_softmax, softmax
@@ -136,6 +136,48 @@ def described(curve: RiskCoverage | None) -> dict[str, Any]:
         "basis": few.basis,
     }
     return {"risk_coverage": points, "thresholds": thresholds}
+
+
+def by_confidence(
+    confidence: NDArray[np.floating],
+    right: NDArray[np.floating] | None,
+    reviewed: tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.floating] | None] | None = None,
+) -> list[dict[str, Any]]:
+    """What keeping only labels at least so sure comes to, a row for each of `LEVELS`.
+
+    Args:
+        confidence: (n,) of the labels; NaN where there is none.
+        right: (n,) probability that each is right; None where nothing is known.
+        reviewed: rows (r,), whether their labels were right (r,), and how probable each was to be
+            chosen (r,), None for a random sample.
+
+    Returns:
+        confidence (the level), coverage (share of the n), expected (share right, None where not
+        known), reviewed (share right of the reviewed ones, in proportion to what they stand for;
+        None without) and reviews (how many).
+    """
+    found = []
+    for level in LEVELS:
+        kept = confidence >= level
+        hoped = right[kept & np.isfinite(right)] if right is not None else np.zeros(0)
+        share, reviews = None, 0
+        if reviewed is not None:
+            rows, hits, chance = reviewed
+            inside = kept[rows]
+            weight = np.ones(len(rows)) if chance is None else 1 / chance
+            reviews = int(inside.sum())
+            if reviews:
+                share = float(np.average(hits[inside], weights=weight[inside]))
+        found.append(
+            {
+                "confidence": level,
+                "coverage": float(kept.mean()) if len(kept) else 0.0,
+                "expected": float(hoped.mean()) if len(hoped) else None,
+                "reviewed": share,
+                "reviews": reviews,
+            }
+        )
+    return found
 
 
 def warnings(views: Views, fused: Fused, target: str) -> list[str]:
