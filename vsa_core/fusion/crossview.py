@@ -118,7 +118,8 @@ class Crossview:
         total = self.evidence(views, target).sum(axis=0)
         posterior = softmax(total / model.temperature + model.weights.log_prior)
         counted = np.asarray(said.any(axis=1))
-        if self.folds:
+        # Votes alone lean by video, as their models do; only experts have that taken off.
+        if self.folds and any(expert is not None for expert in model.experts):
             posterior = _with_video_prior(posterior, views.video, counted, model.shares)
         return np.where(counted[:, None], posterior, np.nan)
 

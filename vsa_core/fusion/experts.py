@@ -224,7 +224,8 @@ class ViewSums:
         """Weights (d, K), bias (K,) and `M W` (K, K) without one fold."""
 
         def others(x: Floats) -> Floats:
-            return x.sum(axis=0) - x[fold] if len(x) > 1 else x[0]
+            # Not all less one: what a fold holds must not reach its expert, not even by rounding.
+            return x[np.arange(len(x)) != fold].sum(axis=0) if len(x) > 1 else x[0]
 
         n, d = max(float(others(self._rows)), 1.0), self._embedding.width
         counts = others(mass)

@@ -120,7 +120,7 @@ def views_from_arrays(
         if x is None:
             held.append(Held(np.zeros(0, np.intp), np.zeros((0, 0), np.float32)))
             continue
-        finite = np.isfinite(x)
+        finite = np.abs(x) <= np.finfo(np.float32).max
         whole = finite.all(axis=1)
         broken = ~whole & ~np.isnan(x).all(axis=1)
         if broken.any():

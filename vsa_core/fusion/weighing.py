@@ -189,7 +189,7 @@ def compare(
         mean, error = found[kind]
         return mean > _SIGNIFICANT * error
 
-    if able and significant("experts") and gain[0] > 0:
+    if able and significant("experts") and gain[0] > _SIGNIFICANT * gain[1]:
         decides = "experts"
     elif significant("votes"):
         decides = "votes"
