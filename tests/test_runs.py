@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def recorded(store: Store, **changed: Any) -> tuple[dict[str, Any], dict[str, An
         "video_ids": ["v2", "v3"],
         "asked": 3,
         "failures": [],
-        "model": ("late-mean", None, "too little consensus"),
+        "model": ("late-mean", None, None),
         "settings": FAKE,
         "started": datetime.now(UTC),
     }
@@ -32,17 +33,22 @@ def recorded(store: Store, **changed: Any) -> tuple[dict[str, Any], dict[str, An
     return summary, store.read(store.find("runs", "r1")).to_pylist()[0]
 
 
-def test_a_network_that_was_refused_keeps_its_own_card(tmp_path: Path) -> None:
-    card = {"model_id": "abc", "metrics": {}}
-    _, row = recorded(Store(tmp_path), model=("late-mean", card, "no better than chance"))
-    assert row["model_id"] == "late-mean"
-    assert row["model_card"] == "models/abc/card.json"
+def test_what_was_learned_has_a_card_also_where_late_fusion_decides(tmp_path: Path) -> None:
+    report = {"strategy": "crossview", "targets": {"sentiment": {"decides": "product"}}}
+    card = {"model_id": "abc", "report": report}
+    summary, row = recorded(Store(tmp_path), model=("abc", card, "one video only"))
+    assert row["model_id"] == "abc"
+    assert row["model_card"] == summary["model_card"] == "models/abc/card.json"
+    assert json.loads(row["metrics"]) == report
+    assert summary["late_fusion_because"] == "one video only"
 
 
-def test_late_fusion_without_a_network_has_no_card(tmp_path: Path) -> None:
+def test_a_strategy_that_learns_nothing_has_no_card(tmp_path: Path) -> None:
     summary, row = recorded(Store(tmp_path))
-    assert row["model_card"] is None
-    assert summary["late_fusion_because"] == "too little consensus"
+    assert row["model_id"] == "late-mean"
+    assert row["model_card"] is summary["model_card"] is None
+    assert summary["late_fusion_because"] is None
+    assert row["metrics"] == "{}"
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class Fusion(_Section):
     """How the models' votes and embeddings become a label."""
 
     strategy: Strategy = Field(
-        "crossview", description="Who decides; docs/tf-mvsa.md compares the strategies."
+        "crossview-attention", description="Who decides; docs/tf-mvsa.md compares the strategies."
     )
     min_label_confidence: float = Field(
         0.0, ge=0, le=1, description="A label less probable than this is not given."

@@ -69,8 +69,9 @@ class Made:
 
 
 def settings(**fusion: Any) -> Settings:
-    """Settings with small, quick fusion defaults."""
+    """Settings whose fusion learns quickly: without a network, or with a small one."""
     quick = {
+        "strategy": "crossview",
         "width": 16,
         "max_epochs": 40,
         "patience": 6,

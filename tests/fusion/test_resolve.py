@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,16 @@ from tests.fusion.made import (
     settings,
 )
 from vsa_core.errors import StoreError
-from vsa_core.fusion import LATE_MEAN, FusionModel
+from vsa_core.fusion import FusionModel, late
 from vsa_core.fusion.data import read_views
-from vsa_core.fusion.resolve import late_fusion, resolve
+from vsa_core.fusion.resolve import resolve
 from vsa_core.fusion.train import train_fusion
 from vsa_core.labels import EMOTIONS, SENTIMENT_GIVEN_EMOTION, SENTIMENTS
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
 from vsa_core.verify import verify
 
-WITHOUT = FusionModel(LATE_MEAN, None, "a test")
+WITHOUT = FusionModel("late-mean", None, None)
 NAN = float("nan")
 NEG, POS = [0.8, 0.1, 0.1], [0.1, 0.2, 0.7]
 UNSURE, TORN, NONE = [0.3, 0.4, 0.3], [0.5, 0.0, 0.5], [NAN] * 3
@@ -57,14 +58,16 @@ def segments(*rows: dict[Any, tuple[list[float], list[float]]], audio: bool = Tr
     return Made(["v00"] * n, views, np.zeros(n, np.intp))
 
 
-def labels(root: Path, made: Made, model: FusionModel = WITHOUT) -> list[dict[str, Any]]:
+def labels(
+    root: Path, made: Made, model: FusionModel = WITHOUT, **fusion: Any
+) -> list[dict[str, Any]]:
     store = put(root, made)
-    ref = resolve(store, "r1", 0, made.video_ids, made.backends, model, settings())
+    ref = resolve(store, "r1", 0, made.video_ids, made.backends, model, settings(**fusion))
     return store.read(ref).to_pylist()
 
 
-class TestWithoutANetwork:
-    def test_consensus_is_the_mean_of_those_who_agree(self, tmp_path: Path) -> None:
+class TestWithoutLearning:
+    def test_consensus_is_what_agreeing_votes_say(self, tmp_path: Path) -> None:
         (row,) = labels(tmp_path, segments({TEXT: (POS, JOY), FACE: ([0.2, 0.2, 0.6], JOY)}))
         assert (row["origin"], row["agreement"], row["sentiment"]) == (
             "consensus", "agree", "positive",
@@ -76,13 +79,22 @@ class TestWithoutANetwork:
         )  # fmt: skip
         assert row["emotion"] == "joy"
 
-    def test_a_view_that_abstains_has_no_part_in_a_consensus(self, tmp_path: Path) -> None:
+    def test_a_view_that_abstains_casts_no_vote_but_has_its_say(self, tmp_path: Path) -> None:
         made = segments({TEXT: (POS, NO_EMOTION), FACE: (UNSURE, NO_EMOTION)})
         made.views[AUDIO].sentiment = np.array([[0.1, 0.0, 0.9]], np.float32)
         (row,) = labels(tmp_path, made)
         assert row["origin"] == "consensus"
-        assert row["sentiment_probs"] == pytest.approx([0.1, 0.1, 0.8])
+        expected = np.mean([POS, UNSURE, [0.1, 0.0, 0.9]], axis=0)
+        assert row["sentiment_probs"] == pytest.approx(expected.tolist())
         assert (row["face_vote"], row["audio_vote"]) == (None, "positive")
+
+    def test_a_label_less_probable_than_is_asked_for_is_not_given(self, tmp_path: Path) -> None:
+        made = segments({TEXT: (POS, JOY)}, {TEXT: ([0.1, 0.0, 0.9], JOY)})
+        first, second = labels(tmp_path, made, min_label_confidence=0.8)
+        assert (first["origin"], first["agreement"]) == ("none", "single")
+        assert first["sentiment"] is first["confidence"] is first["sentiment_probs"] is None
+        assert first["text_vote"] == "positive"
+        assert (second["origin"], second["sentiment"]) == ("single", "positive")
 
     def test_single_is_the_only_voter(self, tmp_path: Path) -> None:
         (row,) = labels(tmp_path, segments({FACE: (NEG, ANGER)}))
@@ -163,14 +175,6 @@ class TestWithoutANetwork:
         assert row["backends"] == [BACKENDS[m] for m in (TEXT, FACE, AUDIO)]
         assert row["config_id"] == settings().fingerprint()
 
-    def test_late_fusion_by_itself(self, tmp_path: Path) -> None:
-        made = segments({TEXT: (POS, JOY), FACE: (NEG, JOY)}, {FACE: (NEG, JOY)}, {})
-        store = put(tmp_path, made)
-        mean = late_fusion(read_views(store, made.video_ids, made.backends))
-        assert mean[0] == pytest.approx(np.mean([POS, NEG], axis=0))
-        assert mean[1] == pytest.approx(NEG)
-        assert np.isnan(mean[2]).all()
-
 
 @pytest.fixture(scope="module")
 def made() -> Made:
@@ -197,7 +201,7 @@ def rows(made: Made, fused: tuple[Store, FusionModel]) -> list[dict[str, Any]]:
     return store.read(ref).to_pylist()
 
 
-class TestWithANetwork:
+class TestWithWhatWasLearned:
     def test_every_segment_has_one_row(self, made: Made, rows: list[dict[str, Any]]) -> None:
         assert [row["segment_id"] for row in rows] == made.segment_ids
         assert {row["origin"] for row in rows} == {"consensus", "fusion", "single", "none"}
@@ -223,13 +227,13 @@ class TestWithANetwork:
         heard = made.views[AUDIO].present
         assert heard is not None
         views = read_views(fused[0], made.video_ids, made.backends)
-        late = late_fusion(views).argmax(axis=1) == made.truth
+        late_right = late.mean(views.probs["sentiment"]).argmax(axis=1) == made.truth
         names = [str(s) for s in SENTIMENTS]
         right = np.array(
             [r["sentiment"] == names[t] for r, t in zip(rows, made.truth, strict=True)]
         )
         differ = np.array([r["agreement"] == "disagree" for r in rows]) & heard
-        assert right[differ].mean() > late[differ].mean() + 0.15
+        assert right[differ].mean() > late_right[differ].mean() + 0.15
 
     def test_labels_are_consistent_with_their_probabilities(
         self, rows: list[dict[str, Any]]
@@ -268,7 +272,7 @@ class TestWithANetwork:
                 },
             }
 
-    def test_videos_the_network_never_saw(
+    def test_videos_the_model_never_saw(
         self, tmp_path: Path, made: Made, fused: tuple[Store, FusionModel]
     ) -> None:
         """Also a modality that is absent from all of them."""
@@ -279,11 +283,64 @@ class TestWithANetwork:
         ref = resolve(store, "r3", 0, new.video_ids, new.backends, fused[1], settings())
         found = store.read(ref).to_pylist()
         assert len(found) == 60
-        assert {r["origin"] for r in found} == {"single"}
+        assert {r["agreement"] for r in found} == {"single"}
         assert all(r["face_attention"] is None for r in found)
         assert all(
             r["text_attention"] + r["audio_attention"] == pytest.approx(1, abs=1e-5) for r in found
         )
+        # What it learned to hear elsewhere overrides votes here, and nothing was trained again.
+        assert {r["origin"] for r in found} == {"single", "fusion"}
+        assert [r["origin"] == "single" for r in found] == [
+            r["sentiment"] == r["text_vote"] for r in found
+        ]
+        names = [str(sentiment) for sentiment in SENTIMENTS]
+        right = np.array([[names.index(r[c]) for c in ("sentiment", "text_vote")] for r in found])
+        of_label, of_text = (right == new.truth[:, None]).mean(axis=0)
+        assert of_label > of_text + 0.1
+        assert len(list((store.root / "models").iterdir())) == 1
+
+    def test_one_new_video_is_labelled_as_with_others(
+        self, made: Made, fused: tuple[Store, FusionModel], tmp_path: Path
+    ) -> None:
+        new = planted(n=80, videos=4, seed=9)
+        new.videos = [f"x{v}" for v in new.videos]
+        store = put(fused[0].root, new)
+        found = []
+        for run, videos in (("r4", new.video_ids), ("r7", new.video_ids[1:2])):
+            ref = resolve(store, run, 0, videos, new.backends, fused[1], settings())
+            found.append(
+                {r["segment_id"]: r["sentiment_probs"] for r in store.read(ref).to_pylist()}
+            )
+        together, alone = found
+        assert len(alone) == 20
+        for segment, probs in alone.items():
+            assert probs == pytest.approx(together[segment], abs=1e-5)
+
+    def test_a_shard_where_nobody_knows_emotions(self, fused: tuple[Store, FusionModel]) -> None:
+        new = planted(n=30, videos=1, seed=10)
+        new.videos = [f"y{v}" for v in new.videos]
+        for view in new.views.values():
+            view.emotion = None
+        store = put(fused[0].root, new)
+        ref = resolve(store, "r5", 0, new.video_ids, new.backends, fused[1], settings())
+        assert all(r["sentiment"] is not None for r in store.read(ref).to_pylist())
+
+    def test_a_label_against_an_agreement_is_fusions_own(self, rows: list[dict[str, Any]]) -> None:
+        agreeing = [r for r in rows if r["agreement"] == "agree"]
+        for row in agreeing:
+            backed = row["sentiment"] in (row["text_vote"], row["face_vote"])
+            assert row["origin"] == ("consensus" if backed else "fusion")
+        assert {row["origin"] for row in agreeing} == {"consensus", "fusion"}
+
+    def test_embeddings_of_another_width_are_one_clear_error(
+        self, fused: tuple[Store, FusionModel], tmp_path: Path
+    ) -> None:
+        new = planted(n=30, videos=1, seed=11)
+        new.views[TEXT].embedding = new.views[TEXT].embedding[:, :5]
+        shutil.copytree(fused[0].root / "models", tmp_path / "models")
+        store = put(tmp_path, new)
+        with pytest.raises(StoreError, match=r"takes text embeddings 8 wide, these are 5: remove"):
+            resolve(store, "r6", 0, new.video_ids, new.backends, fused[1], settings())
 
     def test_what_stands_is_not_made_again(
         self,
@@ -294,7 +351,7 @@ class TestWithANetwork:
     ) -> None:
         store, model = fused
 
-        def never(*_: object) -> None:
+        def never(*_: object, **__: object) -> None:
             raise AssertionError("made again")
 
         monkeypatch.setattr(vsa_core.fusion.resolve, "read_views", never)

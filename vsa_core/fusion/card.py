@@ -146,21 +146,18 @@ def read_model(
                 f"{given or f'no {modality}'}: run the whole job again"
             )
 
-    def read(name: str) -> bytes | None:
-        if name not in card["files"]:
-            return None
+    files = {}
+    for name, digest in card["files"].items():
         path = folder / name
         try:
-            data = path.read_bytes()
+            files[name] = path.read_bytes()
         except OSError as error:
             raise StoreError(f"{path} does not read ({error.strerror}): {again}") from error
-        if hashlib.sha256(data).hexdigest() != card["files"][name]:
+        if hashlib.sha256(files[name]).hexdigest() != digest:
             raise StoreError(f"{path} is not the file its card was written for: {again}")
-        return data
-
     try:
-        return Model.from_files(read), card
-    except UsageError as error:
+        return Model.from_files(files.get), card
+    except (StoreError, UsageError) as error:
         raise StoreError(f"{folder} does not read ({error}): {again}") from error
 
 
