@@ -130,7 +130,7 @@ def _contrast(
     ratio = np.exp(evidence) * present.T[..., None]
     count = np.maximum(present.sum(axis=0), 1)
     # A view that is present nowhere says nothing: 1, as its mean should be.
-    there = present.any(axis=0)[:, None]
+    there = np.asarray(present.any(axis=0))[:, None]
     overall = np.where(there, ratio.sum(axis=1) / count[:, None], 1.0)
     log_means = np.zeros((videos, evidence.shape[2]))
     for view in range(len(evidence)):
