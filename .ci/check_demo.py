@@ -18,16 +18,17 @@ CHECKS = {
         "SELECT count(*) = 3 * (SELECT count(*) FROM segments) FROM predictions",
     "segments that agree, and segments that do not":
         "SELECT count(DISTINCT agreement) >= 3 FROM labels WHERE agreement <> 'absent'",
-    "consensus decides only where votes agree":
-        "SELECT bool_and((origin = 'consensus') = (agreement = 'agree')) FROM labels",
+    "a consensus is what agreeing votes say, and only that":
+        "SELECT bool_and((origin = 'consensus') = coalesce(agreement = 'agree' "
+        "AND sentiment = coalesce(text_vote, face_vote), false)) FROM labels",
     "no agreement without two votes":
         "SELECT count(*) = 0 FROM labels WHERE agreement = 'agree' "
         "AND (text_vote IS NULL OR face_vote IS NULL)",
     "the fusion decides disagreements":
         "SELECT count(*) > 0 FROM labels WHERE agreement = 'disagree' AND origin = 'fusion'",
-    "a trained model, with its card":
-        "SELECT count(*) = 1 FROM runs WHERE model_id <> 'late-mean' "
-        "AND model_card = 'models/' || model_id || '/card.json'",
+    "a model that learned, with its card":
+        "SELECT count(*) = 1 FROM runs WHERE model_card = 'models/' || model_id || '/card.json' "
+        "AND metrics->>'$.targets.sentiment.decides' IN ('experts', 'votes', 'taught')",
     "attention sums to 1":
         "SELECT bool_and(abs(coalesce(text_attention, 0) + coalesce(face_attention, 0) "
         "+ coalesce(audio_attention, 0) - 1) < 1e-3) FROM labels WHERE origin <> 'none'",
