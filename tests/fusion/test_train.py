@@ -229,16 +229,16 @@ class TestHardData:
         said = opinion(store, fusion, few).probs["sentiment"]
         assert np.isfinite(said).all()
 
-    def test_streamed_embeddings_teach_the_same(
+    def test_embeddings_too_large_to_hold_teach_the_same(
         self, made: Made, model: tuple[Store, FusionModel], tmp_path: Path
     ) -> None:
         store = put(tmp_path, made)
 
-        def streaming(*args: Any, **more: Any) -> Any:
+        def spooling(*args: Any, **more: Any) -> Any:
             return read_views(*args, **more, held_bytes=0)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(vsa_core.fusion.train, "read_views", streaming)
+            patch.setattr(vsa_core.fusion.train, "read_views", spooling)
             fusion = train_fusion(store, made.video_ids, made.backends, settings())
         assert fusion.card is not None
         assert model[1].card is not None

@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vsa_core.errors import StoreError
+from vsa_core.fusion.spool import Spool, check_room
 from vsa_core.fusion.views import Embedding, Held, Views
 from vsa_core.labels import EMOTIONS, MODALITIES, SENTIMENTS, Modality, Status
 from vsa_core.store import Store, TableRef
 
 SENTIMENT, EMOTION = "sentiment", "emotion"
 CLASSES = {SENTIMENT: tuple(map(str, SENTIMENTS)), EMOTION: tuple(map(str, EMOTIONS))}
-# Embeddings of all views together: below this they are held, above it every pass reads them again.
+# Embeddings of all views together: those that fit are held, the others lie in scratch files.
 HELD_BYTES = 512 * 2**20
-_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,43 +33,6 @@ class Segments:
 
     ids: pa.StringArray
     where: Mapping[str, slice]
-
-
-@dataclass(frozen=True, slots=True)
-class Streamed:
-    """One view's embeddings, read again from the store at each pass, file by file.
-
-    Attributes:
-        width: d.
-        store, part: where they lie.
-        segments: the n segments.
-        embedded: (n,) bool, of which of them it has an embedding.
-        block: rows a block, however few a file holds.
-    """
-
-    width: int
-    store: Store
-    part: str
-    segments: Segments
-    embedded: NDArray[np.bool_]
-    block: int = _BLOCK
-
-    def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        """As `Embedding` says, in the order of the files."""
-        held: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []
-        for rows, vectors in _embeddings(self.store, self.part, self.segments):
-            kept = self.embedded[rows]
-            held.append((rows[kept], vectors[kept]))
-            count = sum(len(rows) for rows, _ in held)
-            if count >= self.block:
-                rows, vectors = _joined(held, self.width)
-                whole = count - count % self.block
-                for start in range(0, whole, self.block):
-                    part = slice(start, start + self.block)
-                    yield rows[part], vectors[part]
-                held = [(rows[whole:], vectors[whole:])]
-        if any(len(rows) for rows, _ in held):
-            yield _joined(held, self.width)
 
 
 def in_order(backends: Mapping[Modality, str]) -> dict[Modality, str]:
@@ -115,10 +78,12 @@ def read_views(
             absent from all its segments.
         targets: of `SENTIMENT` and `EMOTION` those to give; None gives the sentiment, and the
             emotion if any view knows one.
-        held_bytes: up to this size of all embeddings together they are held in memory.
+        held_bytes: up to this size of all embeddings together they are held in memory, in the
+            order of modalities; what does not fit goes to a scratch file.
 
     Raises:
         StoreError: a table does not read, or one backend's embeddings differ in width.
+        UsageError: there is no room for a scratch file.
     """
     segments = _segments(store, list(dict.fromkeys(video_ids)))
     ordered = in_order(backends)
@@ -223,40 +188,44 @@ def _read_probs(
 def _read_embeddings(
     store: Store, backend: str, segments: Segments, looked: NDArray[np.bool_], room: int
 ) -> tuple[Embedding, NDArray[np.bool_], NDArray[np.bool_]]:
-    """One view's embeddings, held if they take at most `room` bytes.
+    """One view's embeddings in the order of segments, held if they take at most `room` bytes.
 
     Also which of the n segments have one, and where it is broken.
     """
-    part = store.part_of(backend)
-    n = len(segments.ids)
+    n, count = len(looked), int(looked.sum())
     finite, broken = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-    held: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []
-    width, size = 0, 0
-    for rows, vectors in _embeddings(store, part, segments):
+    slot = np.cumsum(looked) - 1
+    held, spool = np.zeros((0, 0), np.float32), None
+    width = 0
+    for rows, vectors in _embeddings(store, store.part_of(backend), segments):
         ours = looked[rows]
         rows, vectors = rows[ours], vectors[ours]
         if not vectors.size:
             continue
-        if width and vectors.shape[1] != width:
+        if not width:
+            width = vectors.shape[1]
+            if 4 * count * width > room:
+                check_room(4 * count * width)
+                spool = Spool(count, width)
+            else:
+                held = np.empty((count, width), np.float32)
+        if vectors.shape[1] != width:
             raise StoreError(
                 f"embeddings of {backend} have several widths "
                 f"({sorted({width, vectors.shape[1]})}): remove its folder in embeddings/ and in "
                 "predictions/ and run again"
             )
-        width = vectors.shape[1]
         whole = np.isfinite(vectors).all(axis=1)
         finite[rows[whole]] = True
         broken[rows[~whole]] = True
-        size += vectors.nbytes
-        if size <= room:
-            held.append((rows[whole], vectors[whole]))
+        if spool is not None:
+            spool.put(slot[rows[whole]], vectors[whole])
         else:
-            held.clear()
-    if size > room:
-        return Streamed(width, store, part, segments, finite), finite, broken
-    rows, vectors = _joined(held, width)
-    order = np.argsort(rows, kind="stable")
-    return Held(rows[order], vectors[order], _BLOCK), finite, broken
+            held[slot[rows[whole]]] = vectors[whole]
+    at = np.flatnonzero(finite)
+    if spool is not None:
+        return spool.kept(at, slot[at]), finite, broken
+    return Held(at, held if len(at) == len(held) else held[slot[at]]), finite, broken
 
 
 def _embeddings(
@@ -274,11 +243,3 @@ def _embeddings(
         if len(rows):
             flat = lists.flatten().to_numpy(zero_copy_only=False)
             yield rows, flat.reshape(len(rows), -1)
-
-
-def _joined(
-    parts: Sequence[tuple[NDArray[np.intp], NDArray[np.float32]]], width: int
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    nothing = (np.zeros(0, np.intp), np.zeros((0, width), np.float32))
-    rows, vectors = zip(nothing, *parts, strict=True)
-    return np.concatenate(rows), np.concatenate(vectors)
