@@ -134,10 +134,11 @@ class ViewSums:
         self._gram = np.zeros((self._folds, d, d))
         self._video_sum = np.zeros((placed, d), np.float32)
         self._rows = np.bincount(self._fold[self._trained], minlength=self._folds).astype(float)
-        for grams, places, sums in over_blocks(self._embedding, self._second_moments):
+        for grams, videos in over_blocks(self._embedding, self._second_moments):
             for fold, gram in grams:
                 self._gram[fold] += gram
-            self._video_sum[places] += sums
+            for place, sums in videos:
+                self._video_sum[place] += sums
         shrunk = 1 / (self._size + SHRINK_VIDEO)
         # Σ (x − b)(x − b)ᵀ without the classes' part, b = shrunk (S − N M).
         for fold in range(self._folds):
@@ -148,7 +149,7 @@ class ViewSums:
 
     def _second_moments(
         self, block: Block
-    ) -> tuple[list[tuple[int, Floats]], NDArray[np.intp], NDArray[np.float32]]:
+    ) -> tuple[list[tuple[int, Floats]], list[tuple[np.intp, NDArray[np.float32]]]]:
         rows, x = block
         kept = np.flatnonzero(self._trained[rows])
         # Fold by fold and video by video, so that sums are of neighbours.
@@ -163,9 +164,12 @@ class ViewSums:
             if stop > start
         ]
         starts = np.flatnonzero(np.diff(place, prepend=-2))
-        sums = np.add.reduceat(z, starts) if len(starts) else z
-        offset = place[starts] >= 0
-        return grams, place[starts][offset], sums[offset]
+        videos = [
+            (place[start], z[start:stop].sum(axis=0))
+            for start, stop in pairwise([*starts, len(z)])
+            if place[start] >= 0
+        ]
+        return grams, videos
 
     def fit(self, believed: NDArray[np.floating]) -> Expert:
         """The experts that follow from what is believed of the classes.

@@ -101,9 +101,10 @@ class Model:
                 f"the model was trained on {', '.join(self.engine.names)}, these segments have "
                 f"{', '.join(views.names)}: train it on them"
             )
-        taught = {name: self.engine.probs(views, name) for name in views.probs}
+        judged = {name: self.engine.judge(views, name) for name in views.probs}
+        taught = {name: posterior for name, (posterior, _) in judged.items()}
         if self.network is None:
-            return Opinion(taught, self.engine.attention(views, target))
+            return Opinion(taught, judged[target][1])
         says, attention = self.network.infer(views, self.member(views))
         shares = self.shares or {}
         both = {
