@@ -62,8 +62,12 @@ def kappa(posterior: Floats, probs: NDArray[np.floating]) -> float:
     voted = has_vote(probs).any(axis=1)
     if not voted.any():
         return 1.0
-    k = posterior.shape[1]
-    ours, theirs = posterior[voted].argmax(axis=1), late.product(probs[voted]).argmax(axis=1)
+    return kappa_of(posterior[voted], late.product(probs[voted]).argmax(axis=1))
+
+
+def kappa_of(posterior: Floats, theirs: NDArray[np.integer]) -> float:
+    """Cohen's kappa of the labels of a posterior (r, K) and others (r,)."""
+    ours, k = posterior.argmax(axis=1), posterior.shape[1]
     same = float((ours == theirs).mean())
     share = np.bincount(ours, minlength=k) @ np.bincount(theirs, minlength=k) / len(ours) ** 2
     return float((same - share) / (1 - share)) if share < 1 else 1.0
@@ -131,10 +135,11 @@ def named_as_voted(
     views: Views,
     sample: NDArray[np.intp],
     probs: NDArray[np.floating],
+    known: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None,
 ) -> Weights:
-    """The same weights with the classes named as the votes name them.
+    """The same weights with the classes named as the votes, and known labels, name them.
 
-    Information is the same under any renaming of the classes; only the votes say which is which.
+    Information is the same under any renaming of the classes; only these say which is which.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -147,6 +152,12 @@ def named_as_voted(
         if said.any():
             p, q = probs[sample, v][said].astype(float), posterior[said]
             together += (p - p.mean(axis=0)).T @ (q - q.mean(axis=0))
+    if known is not None:
+        at = np.flatnonzero(np.isin(sample, known[0]))
+        labels = np.full(len(views), -1)
+        labels[known[0]] = known[1]
+        p, q = np.eye(k)[labels[sample[at]]], posterior[at]
+        together += (p - p.mean(axis=0)).T @ (q - q.mean(axis=0))
     _, name = linear_sum_assignment(-together)
     # In one memory order: what is read from a file again must multiply to the same bits.
     return Weights(
