@@ -134,6 +134,13 @@ class TestReviews:
         again = train_fusion(store, made.video_ids, made.backends, settings())
         assert again == after
 
+    def test_tf_mvsa_does_not_learn_from_them(self, tmp_path: Path, made: Made) -> None:
+        few = made.first(30)  # too little for its network, which is not the point
+        store, before = trained(tmp_path, few, strategy="tf-mvsa")
+        review(store, few, (3, "negative"))
+        given = settings(strategy="tf-mvsa")
+        assert train_fusion(store, few.video_ids, few.backends, given) == before
+
     def test_the_last_word_counts_and_silence_leaves_it(self, tmp_path: Path, made: Made) -> None:
         store = put(tmp_path, made)
         review(store, made, (3, "negative"), (3, "positive"), (3, None), (4, None))

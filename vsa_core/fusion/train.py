@@ -35,8 +35,9 @@ def train_fusion(
 ) -> FusionModel:
     """The fusion model of a run: the one that stands in the store, else learned and put there.
 
-    It is learned from the videos themselves, without a label, and from what humans said of their
-    segments (`reviews`), where they did. A strategy that learns nothing is its own model.
+    It is learned from the videos themselves, without a label, and, but for `tf-mvsa`, from what
+    humans said of their segments (`reviews`), where they did. A strategy that learns nothing is
+    its own model.
 
     Args:
         store: holds segments, predictions, embeddings and reviews of the videos.
@@ -54,7 +55,7 @@ def train_fusion(
         report(1.0)
         return FusionModel(strategy, None, None)
     videos = sorted(set(video_ids))
-    reviews = _reviews(store, videos)
+    reviews = _reviews(store, videos) if strategy != "tf-mvsa" else {}
     model_id = _model_id(store, videos, backends, settings, reviews)
     if store.folder("models", model_id) is not None:
         card = read_card(store, model_id)
