@@ -18,7 +18,7 @@ from vsa_core.cli import label as module
 from vsa_core.cli import main
 from vsa_core.cli.arguments import parser
 from vsa_core.errors import VsaError
-from vsa_core.fusion import strategies
+from vsa_core.fusion import knowing, strategies
 
 NAMES = ["negative", "neutral", "positive"]
 
@@ -33,6 +33,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     truth(tmp_path / "t.parquet", names=NAMES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(strategies, "STRATEGIES", ("late-mean", "late-product", "vote"))
+    monkeypatch.setattr(knowing, "second_opinion", lambda *_: None)
     return tmp_path
 
 
@@ -399,6 +400,7 @@ def test_the_regimes_are_such_tables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(strategies, "STRATEGIES", ("late-mean", "late-product"))
+    monkeypatch.setattr(knowing, "second_opinion", lambda *_: None)
     known = shared / "regimes" / f"{regime}.truth.parquet"
     words = [str(shared / "regimes" / f"{regime}.parquet"), "-o", str(tmp_path / "l.parquet")]
     words += ["--classes", ",".join(NAMES), "--truth", str(known), "--strategy", "late-product"]

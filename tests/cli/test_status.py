@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_store import small_store
+from tests.small_store import at, review, run_row, segment_id, small_store
+from vsa_core import query
 from vsa_core.cli import main
-from vsa_core.schemas import TABLES
+from vsa_core.cli.status import summary
+from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
 
 
@@ -60,3 +62,80 @@ def test_a_store_before_its_first_run_ended(
     assert "videos    0" in capsys.readouterr().out
     assert main(["status", "--json", "--store", str(store.root)]) == 0
     assert json.loads(capsys.readouterr().out)["labels"] == 0
+
+
+def test_what_keeping_the_sure_labels_comes_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = small_store(tmp_path / "store")
+    said = query.ask(store, "SELECT * FROM label_history WHERE run_id = 'r2'")
+    rows = {row["segment_id"]: row for row in said.rows()}
+    sure = [row["confidence"] for row in rows.values() if row["confidence"] is not None]
+    found = summary(store)["by_confidence"]
+    assert [row["confidence"] for row in found] == [0, 0.5, 0.6, 0.7, 0.8, 0.9]
+    for row in found:
+        kept = [c for c in sure if c >= row["confidence"]]
+        assert row["coverage"] == pytest.approx(len(kept) / 5)
+        assert row["expected"] == (pytest.approx(sum(kept) / len(kept)) if kept else None)
+    # The store's one review of a sentiment contradicts the run; another one agrees.
+    assert (found[0]["reviewed"], found[0]["reviews"]) == (0, 1)
+    right = rows[segment_id("v01", 0)]
+    decision = review("p3", "v01", 0, 8, right["sentiment"], None)
+    store.commit("reviews", "b3", table_from_rows("reviews", [decision]), "f")
+    again = summary(store)["by_confidence"]
+    assert (again[0]["reviewed"], again[0]["reviews"]) == (0.5, 2)
+    assert main(["status", "--store", str(store.root)]) == 0
+    assert "expected right  reviewed right  reviews" in capsys.readouterr().out
+
+
+def test_reviews_that_a_run_learnt_from_do_not_check_it(tmp_path: Path) -> None:
+    """Reviews of days 6 and 7: a run that began on day 5 did not see them, one on day 9 did."""
+    store = small_store(tmp_path / "store")
+    for day, reviews in ((5, 1), (9, 0)):
+        row = run_row("r2", day, model_id="m", model_card="models/m/card.json")
+        store.commit("runs", "r2", table_from_rows("runs", [row]), f"day {day}")
+        assert summary(store)["by_confidence"][0]["reviews"] == reviews
+
+
+def test_a_runs_own_estimate_and_warnings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = small_store(tmp_path / "store")
+    estimate = {"value": 0.812, "low": 0.75, "high": 0.875, "level": 0.95,
+                "method": "so and so", "reviewed": 100}  # fmt: skip
+    knowing = {"targets": {"sentiment": {"estimate": estimate}}, "warnings": ["mind the gap"]}
+    row = run_row("r2", 5, metrics=json.dumps({"knowing": knowing}))
+    store.commit("runs", "r2", table_from_rows("runs", [row]), "again")
+    assert summary(store)["estimates"] == {"sentiment": estimate}
+    assert main(["status", "--store", str(store.root)]) == 0
+    out = capsys.readouterr().out
+    assert "sentiment: accuracy about 0.812 (0.750 to 0.875): so and so\n" in out
+    assert "warning: mind the gap\n" in out
+
+
+def test_sentiments_that_shift_from_run_to_run_are_told(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store")
+    [some] = query.ask(
+        store, f"SELECT * FROM label_history WHERE segment_id = '{segment_id('v01', 0)}' "
+        "AND run_id = 'r2'"
+    ).rows()  # fmt: skip
+
+    def run(run_id: str, day: int, positive: int) -> None:
+        """Ten videos of twenty segments each."""
+        rows = [
+            {**some, "run_id": run_id, "video_id": f"w{v}", "segment_id": f"w{v}-{i}",
+             "sentiment": "positive" if i < positive + v % 3 else "negative"}
+            for v in range(10) for i in range(20)
+        ]  # fmt: skip
+        table = table_from_rows("labels", rows)
+        store.commit("labels", "0000", table, "f", part=run_id)
+        found = run_row(run_id, day)
+        store.commit("runs", run_id, table_from_rows("runs", [found]), "f")
+
+    run("r5", 10, 5)
+    run("r6", 11, 5)
+    assert summary(store)["warnings"] == []
+    run("r7", 12, 14)
+    [line] = summary(store)["warnings"]
+    assert "since the last run" in line
+    assert at(12).isoformat() == summary(store)["last_runs"][0]["finished_at"]

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from vsa_core.bring.truth import read_known, read_reviews
     from vsa_core.config import Fusion
     from vsa_core.fusion.judging import judge
-    from vsa_core.fusion.knowing import report
+    from vsa_core.fusion.knowing import report, second_opinion
     from vsa_core.fusion.strategies import DEFAULT, STRATEGIES, fuse
 
     strategy = args.strategy or DEFAULT
@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
         )
 
     fused = fused_by(strategy)
-    knowing = report(views, fused)
+    second = second_opinion(views, fused)
+    knowing = report(views, fused, second)
     judged = None
     if reviews is not None:
         judged = judge(
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
         )
         fused = judged.fused
-    levels = _levels(views, fused, judged)
+    levels = _levels(views, fused, judged, second)
     decided = labels_of(views, fused, min_confidence=args.min_confidence, known=reviews)
     made_with = {
         "min_vote": MIN_VOTE,
@@ -199,12 +200,14 @@ def _check_output(args: argparse.Namespace) -> None:
                 raise UsageError(f"{path} is what is read: give another name with {option}")
 
 
-def _levels(views: Views, fused: Fused, judged: Judged | None) -> list[dict[str, Any]]:
+def _levels(
+    views: Views, fused: Fused, judged: Judged | None, second: Fused | None
+) -> list[dict[str, Any]]:
     """What keeping only labels at least so sure comes to."""
     from vsa_core.bring.predictions import TARGET
     from vsa_core.fusion.knowing import by_confidence, expected
 
-    said = expected(views, fused, TARGET)
+    said = expected(views, fused, TARGET, second)
     if judged is None:
         return by_confidence(said.confidence, said.right)
     own = judged.held_out.max(axis=1)

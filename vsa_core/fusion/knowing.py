@@ -15,7 +15,7 @@ from vsa_core.fusion.cocalibrate import cocalibrate
 from vsa_core.fusion.crossview import Crossview, vote_evidence
 from vsa_core.fusion.information import log_softmax, softmax
 from vsa_core.fusion.review import Estimate, estimate_without_reviews
-from vsa_core.fusion.strategies import Fused
+from vsa_core.fusion.strategies import Fused, fuse
 from vsa_core.fusion.views import Views
 from vsa_core.fusion.weighing import association
 
@@ -32,6 +32,9 @@ _STRANGE_KAPPA = 0.2
 _KNOWN_NATS = 0.02
 _SLOPES = np.linspace(0, 1.2, 13)
 _SAMPLE = 50_000
+MOST_JUDGED_TWICE = 50_000
+# What decides where the engine's confidences are calibrated by its own fit.
+_CALIBRATED = ("experts", "votes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +53,72 @@ class Expected:
     why_not: str | None = None
 
 
-def expected(views: Views, fused: Fused, target: str) -> Expected:
+def second_opinion(views: Views, fused: Fused) -> Fused | None:
+    """The engine's opinion of the same segments, to judge another strategy's labels by.
+
+    None where the strategy is the engine's own, or the segments are so many that people chose
+    another for its speed.
+    """
+    if fused.model.engine is not None or len(views) > MOST_JUDGED_TWICE:
+        return None
+    return fuse(views, "crossview")
+
+
+def expected(views: Views, fused: Fused, target: str, second: Fused | None = None) -> Expected:
     """How probable it is that each label is right, from the agreement of the views alone.
 
-    The confidences of an engine whose weights fit the views' agreement are that already. Those of
-    any other strategy are not: there votes that are calibrated against one another say how probable
-    the strategy's label is, if votes of different views go together at all.
+    The confidences of an engine whose weights fit the views' agreement are that already. Another
+    strategy's label is as probable as a second opinion of that kind has it; without one, as votes
+    have it that are calibrated against one another, if votes of different views go together at all.
+
+    Args:
+        views: n segments.
+        fused: what was said of them.
+        target: of what.
+        second: as `second_opinion` gives it.
     """
     probs = fused.opinion.probs[target]
     labelled = has_unique_top(probs)
     confidence = np.where(labelled, np.nan_to_num(probs).max(axis=1), np.nan).astype(np.float64)
-    facts = fused.report["targets"].get(target, {})
-    if facts.get("decides") in ("experts", "votes"):
+    if _decides(fused, target) in _CALIBRATED:
         return Expected(confidence, confidence)
     said = views.probs[target]
-    together = facts.get("votes_association_z")
-    together = association(said, views.video) if together is None else together
-    if together <= ASSOCIATED:
+    if second is not None and _decides(second, target) in _CALIBRATED:
+        judge = second.opinion.probs[target].astype(np.float64)
+    elif association(said, views.video) <= ASSOCIATED:
         return Expected(
             confidence,
             None,
             "the votes of different views do not go together beyond chance, so agreement says "
             "nothing about who is right: have about 100 segments reviewed",
         )
-    logs = np.where(has_vote(said)[..., None], late.log_probs(said), np.nan)
-    together_probs = cocalibrate(logs).probs(logs)
+    elif fused.model.network is not None or fused.model.engine is not None:
+        return Expected(
+            confidence,
+            None,
+            "the labels rest on embeddings that the votes' agreement does not judge: have about "
+            "100 segments reviewed",
+        )
+    else:
+        logs = np.where(has_vote(said)[..., None], late.log_probs(said), np.nan)
+        judge = cocalibrate(logs).probs(logs)
     own = np.nan_to_num(probs).argmax(axis=1)
-    right = np.where(labelled, together_probs[np.arange(len(own)), own], np.nan)
+    right = np.where(labelled, judge[np.arange(len(own)), own], np.nan)
     return Expected(confidence, right)
 
 
-def report(views: Views, fused: Fused) -> dict[str, Any]:
+def _decides(fused: Fused, target: str) -> str | None:
+    found: str | None = fused.report["targets"].get(target, {}).get("decides")
+    return found
+
+
+def report(views: Views, fused: Fused, second: Fused | None = None) -> dict[str, Any]:
     """What is known about the labels when nobody has reviewed any; JSON-able.
+
+    Args:
+        views: the segments.
+        fused: what was said of them.
+        second: as `second_opinion` gives it.
 
     Returns:
         targets: per target
@@ -99,7 +136,7 @@ def report(views: Views, fused: Fused) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"targets": {}, "warnings": []}
     for target in views.probs:
-        said = expected(views, fused, target)
+        said = expected(views, fused, target, second)
         kept = np.isfinite(said.confidence)
         if said.right is None:
             estimate = Estimate(None, None, None, 0.95, said.why_not or "", 0)
