@@ -18,7 +18,7 @@ from vsa_core.labels import SENTIMENTS
 NAMES = [str(s) for s in SENTIMENTS]
 
 
-@pytest.mark.parametrize(("name", "margin"), [("shifted-0", 0.05), ("prior-0", 0.05)])
+@pytest.mark.parametrize(("name", "margin"), [("shifted-0", 0.1), ("prior-0", 0.1)])
 def test_labels_in_the_store_beat_late_fusion(
     shared: Path, tmp_path: Path, name: str, margin: float
 ) -> None:

@@ -32,17 +32,18 @@ _KINDS = {
 _LIMITS = (
     "No label was learned from: what all views get wrong in the same way cannot be seen, and the "
     "model repeats it.",
-    "It holds for speakers and recordings like those it was trained on; its confidence is "
-    "calibrated on the views' agreement with one another, not on human labels.",
+    "It holds for speakers and recordings like those it was trained on; its confidence is fitted "
+    "to what the views say of one another, not to human labels, and is too high with a few hundred "
+    "segments.",
+)
+_NAMED_BY_VOTES = (
+    "What the classes are is known from the votes alone: where these are no better than guessing, "
+    "or hardly ever shared, the experts find something else (`decides`)."
 )
 _OWN_LIMITS = {
-    "crossview": (
-        "What the classes are is known from the votes alone: where these are no better than "
-        "guessing, or hardly ever shared, the experts find something else (`decides`).",
-    ),
+    "crossview": (_NAMED_BY_VOTES,),
     "crossview-attention": (
-        "What the classes are is known from the votes alone: where these are no better than "
-        "guessing, or hardly ever shared, the experts find something else (`decides`).",
+        _NAMED_BY_VOTES,
         "The network only knows what the experts and votes taught it.",
     ),
     "tf-mvsa": (
