@@ -50,6 +50,8 @@ _OWN_TAUGHT, _EXPERT_TAUGHT = 0.75, 1.5
 _TEMPERATURE_TAUGHT = 1.75
 # A video's own shares of the classes against those of all: this many segments count as one prior.
 _VIDEO_PRIOR = 30.0
+# They are believed where the experts carry at least this share of the evidence.
+_LEADING = 0.5
 _PRIOR_STEPS = 8
 # The votes' own association is what names the classes: it must be beyond doubt.
 _ASSOCIATED = 3.0
@@ -124,8 +126,8 @@ class Crossview:
         total = evidence.sum(axis=0)
         posterior = softmax(total / model.temperature + model.weights.log_prior)
         counted = np.asarray(said.any(axis=1))
-        # Votes alone lean by video, as their models do; only experts have that taken off.
-        if self.folds and any(expert is not None for expert in model.experts):
+        # Votes lean by video, as their models do; only experts have that taken off.
+        if self.folds and model.report.get("experts_share", 0.0) >= _LEADING:
             posterior = _with_video_prior(posterior, views.video, counted, model.shares)
         posterior = np.where(counted[:, None], posterior, np.nan)
         return posterior, shares_of_evidence(evidence, views.present)
@@ -311,6 +313,7 @@ def _learn_target(
         if report["decides"] == "experts" and found:
             progress(1.0)
             shares = _shares(evidence, 1.0, prior)
+            report["experts_share"] = _experts_share(weights, votes, heard)
             return TargetModel(experts, weights, _OWN, 1.0, shares, report)
         if report["decides"] == "votes":
             weights = fit(nothing, mixing=False)
@@ -326,6 +329,7 @@ def _learn_target(
         weights = _plain(len(votes), k, _EXPERT_TAUGHT * slopes)
         evidence = weights.evidence(votes, heard, views.present)
         report["slopes"] = slopes.tolist()
+        report["experts_share"] = _experts_share(weights, votes, heard)
     report["decides"] = "taught" if teacher.able else "product"
     progress(1.0)
     shares = _shares(evidence, _TEMPERATURE_TAUGHT, weights.log_prior)
@@ -338,6 +342,14 @@ def _shares(evidence: Floats, temperature: float, log_prior: Floats) -> Floats:
     if not len(spoken):
         return np.asarray(np.exp(log_prior))
     return np.asarray(softmax(spoken / temperature + log_prior).mean(axis=0))
+
+
+def _experts_share(weights: Weights, votes: Floats, heard: Floats) -> float:
+    """How much of the evidence is the experts', by its range over the classes."""
+    by_votes = float(np.ptp(votes @ weights.votes, axis=2).sum())
+    by_experts = float(np.ptp(heard @ weights.expert, axis=2).sum())
+    total = by_votes + by_experts
+    return by_experts / total if total > 0 else 0.0
 
 
 def _plain(views: int, k: int, expert: NDArray[np.floating] | None = None) -> Weights:
