@@ -11,16 +11,17 @@ import pyarrow.compute as pc
 
 from vsa_core import config
 from vsa_core.config import Settings
-from vsa_core.fusion import FusionModel
+from vsa_core.fusion import FusionModel, knowing
 from vsa_core.fusion.card import make_card, read_card
 from vsa_core.fusion.data import CLASSES, SENTIMENT, in_order, input_fingerprints, read_views
+from vsa_core.fusion.memory import MEMORY_FILE, remember
 from vsa_core.fusion.strategies import UNTRAINED, Fused, Known, fuse
 from vsa_core.fusion.views import Views
 from vsa_core.labels import Modality
 from vsa_core.store import CARD, Store
 
 # Raised whenever the same inputs and settings would learn something else.
-_VERSION = 3
+_VERSION = 4
 # What decides where there is nothing to learn from: what the engine itself falls back to.
 _FALLBACK = "late-product"
 
@@ -73,7 +74,9 @@ def train_fusion(
             known=known,
             progress=report,
         )
-        files = fused.model.to_files()
+        fused.report["knowing"] = knowing.report(views, fused)
+        memory = remember(views, fused.opinion, seed=settings.fusion.seed)
+        files = {**fused.model.to_files(), MEMORY_FILE: memory.to_bytes()}
         reason = _late_because(views, fused)
         card = make_card(model_id, backends, views, settings, fused, files, known, reason)
         text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
