@@ -10,7 +10,7 @@ import pytest
 
 from tests.bring.tables import rows, truth, write
 from vsa_core.bring.predictions import read_predictions
-from vsa_core.bring.truth import read_known
+from vsa_core.bring.truth import read_known, read_reviews
 from vsa_core.errors import UsageError
 from vsa_core.fusion.views import Views
 
@@ -122,3 +122,33 @@ def test_names_for_numbered_classes_are_asked_for(
         + ("" if hint.startswith("name") else "name them in the order of probs with --classes, ")
         + hint
     )
+
+
+def test_reviews_may_say_how_probable_they_were(views: Views, tmp_path: Path) -> None:
+    lines = "s004,v4,0.25,positive\ns009,v3,1,\ns001,v1,1,neutral\n"
+    (tmp_path / "r.csv").write_text(f"segment_id,video_id,inclusion,label\n{lines}")
+    pq.write_table(
+        pa.table(
+            {
+                "segment_id": ["s004", "s009", "s001"],
+                "inclusion": pa.array([0.25, 1, 1], pa.float32()),
+                "label": ["positive", None, "neutral"],
+            }
+        ),
+        tmp_path / "r.parquet",
+    )
+    for name in ("r.csv", "r.parquet"):
+        known, inclusion, notes = read_reviews(tmp_path / name, views)
+        assert known.rows.tolist() == [1, 4]
+        assert inclusion is not None
+        assert inclusion.tolist() == [1, 0.25]
+        assert len(notes) == 1
+    truth(tmp_path / "t.parquet", names=NAMES)
+    assert read_reviews(tmp_path / "t.parquet", views)[1] is None
+
+
+@pytest.mark.parametrize("said", ["0", "1.5", "", "often", "nan"])
+def test_a_chance_that_is_none_is_refused(views: Views, tmp_path: Path, said: str) -> None:
+    (tmp_path / "r.csv").write_text(f"segment_id,label,inclusion\ns004,positive,{said}\n")
+    with pytest.raises(UsageError, match=r"r.csv: inclusion .*take it out"):
+        read_reviews(tmp_path / "r.csv", views)

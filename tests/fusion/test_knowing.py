@@ -154,7 +154,7 @@ def reviewed(drawn: Drawn, fused: Fused, seed: int = 0) -> tuple[Known, NDArray[
 
 def test_reviews_judge_only_labels_that_did_not_learn_from_them() -> None:
     """Reviews at odds with everything must show: an engine fed with them repeats them."""
-    drawn, plain = fused_of("shifted")
+    drawn, plain = fused_of("shifted", n=800)
     views = drawn.views
     known, chance = reviewed(drawn, plain)
 
