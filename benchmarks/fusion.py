@@ -80,7 +80,9 @@ def plain(views: Views, matrices: Sequence[NDArray[np.float32]]) -> NDArray[np.f
     return softmax(evidence.sum(axis=0))
 
 
-def memory(count: int = 2_000_000, strategies: Sequence[str] = ("crossview",)) -> None:
+def memory(
+    count: int = 2_000_000, strategies: Sequence[str] = ("crossview", "crossview-attention")
+) -> None:
     """Peak memory and time of `vsa label` on a table far larger than memory should be."""
     size = 4 * count * sum(segments.WIDTHS.values())
     if shutil.disk_usage(tempfile.gettempdir()).free < 2.2 * size:
