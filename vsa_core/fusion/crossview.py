@@ -48,6 +48,8 @@ _OWN = 0.5
 _OWN_TAUGHT, _EXPERT_TAUGHT = 0.75, 1.5
 # Nothing tells how sure to be then; evidence is worth about half of what it claims.
 _TEMPERATURE_TAUGHT = 1.75
+# Weights fitted on few segments are surer than they are right: `1 + this / segments`.
+_FEW = 100.0
 # A video's own shares of the classes against those of all: this many segments count as one prior.
 _VIDEO_PRIOR = 30.0
 # They are believed where the experts carry at least this share of the evidence.
@@ -67,7 +69,7 @@ class TargetModel:
         experts: per view; None where it has none, all None where experts do not help.
         weights: of votes and experts.
         own: share of a view's own evidence in what its expert was taught.
-        temperature: what the evidence is divided by, so that confidence means what it says.
+        temperature: what the log-posterior is divided by, so that confidence means what it says.
         shares: (K,) of the classes among the segments learned from, by what is believed of them.
         report: JSON-able: what was found out about the views.
     """
@@ -124,12 +126,13 @@ class Crossview:
                 said[:, v] |= views.embedded[:, v]
         evidence = self.evidence(views, target)
         total = evidence.sum(axis=0)
-        posterior = softmax(total / model.temperature + model.weights.log_prior)
+        posterior = softmax(total + model.weights.log_prior)
         counted = np.asarray(said.any(axis=1))
         # Votes lean by video, as their models do; only experts have that taken off.
         if self.folds and model.report.get("experts_share", 0.0) >= _LEADING:
             posterior = _with_video_prior(posterior, views.video, counted, model.shares)
-        posterior = np.where(counted[:, None], posterior, np.nan)
+        tempered = softmax(np.log(np.maximum(posterior, 1e-30)) / model.temperature)
+        posterior = np.where(counted[:, None], tempered, np.nan)
         return posterior, shares_of_evidence(evidence, views.present)
 
     def probs(self, views: Views, target: str) -> Floats:
@@ -312,14 +315,15 @@ def _learn_target(
             report["agreement_with_known_kappa"] = agreed
         if report["decides"] == "experts" and found:
             progress(1.0)
-            shares = _shares(evidence, 1.0, prior)
+            shares = _shares(evidence, prior)
+            temperature = 1 + _FEW / max(len(sample), 1)
             report["experts_share"] = _experts_share(weights, votes, heard)
-            return TargetModel(experts, weights, _OWN, 1.0, shares, report)
+            return TargetModel(experts, weights, _OWN, temperature, shares, report)
         if report["decides"] == "votes":
             weights = fit(nothing, mixing=False)
             progress(1.0)
             evidence = weights.evidence(votes, nothing, views.present)
-            shares = _shares(evidence, 1.0, weights.log_prior)
+            shares = _shares(evidence, weights.log_prior)
             return TargetModel(none, weights, _OWN, 1.0, shares, report)
     weights, experts = _plain(len(votes), k), none
     evidence = VOTE_WEIGHT * votes
@@ -332,16 +336,16 @@ def _learn_target(
         report["experts_share"] = _experts_share(weights, votes, heard)
     report["decides"] = "taught" if teacher.able else "product"
     progress(1.0)
-    shares = _shares(evidence, _TEMPERATURE_TAUGHT, weights.log_prior)
+    shares = _shares(evidence, weights.log_prior)
     return TargetModel(experts, weights, _OWN_TAUGHT, _TEMPERATURE_TAUGHT, shares, report)
 
 
-def _shares(evidence: Floats, temperature: float, log_prior: Floats) -> Floats:
+def _shares(evidence: Floats, log_prior: Floats) -> Floats:
     """Mean posterior (K,) of the segments that any evidence (V, n, K) speaks of."""
     spoken = evidence.sum(axis=0)[(evidence != 0).any(axis=(0, 2))]
     if not len(spoken):
         return np.asarray(np.exp(log_prior))
-    return np.asarray(softmax(spoken / temperature + log_prior).mean(axis=0))
+    return np.asarray(softmax(spoken + log_prior).mean(axis=0))
 
 
 def _experts_share(weights: Weights, votes: Floats, heard: Floats) -> float:
