@@ -16,7 +16,7 @@ _HEADER = (
     "strategy", "macro-F1, all", "agreeing", "disagreeing", "accuracy", "coverage", "ECE",
     f"macro-F1 over {BASELINE}",
 )  # fmt: skip
-_PANELS = 3  # beside each other
+_PANELS = 3  # beside each other at most
 _RISK_SHOWN = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -78,9 +78,10 @@ def curves(real: Real) -> Figure:
 
     rows: list[dict[str, Any]] = real.risk.to_pylist()
     settings = list(dict.fromkeys(row["setting"] for row in rows))
-    lines = -(-len(settings) // _PANELS)
-    figure = Figure(figsize=(4.2 * _PANELS, 3.4 * lines), layout="constrained")
-    panels = figure.subplots(lines, _PANELS, sharey=True, squeeze=False).ravel()
+    across = min(_PANELS, len(settings))
+    lines = -(-len(settings) // across)
+    figure = Figure(figsize=(4.2 * across, 3.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, across, sharey=True, squeeze=False).ravel()
     for panel in panels[len(settings) :]:
         panel.set_axis_off()
     for panel, setting in zip(panels, settings, strict=False):
@@ -95,7 +96,7 @@ def curves(real: Real) -> Figure:
             panel.plot(shown, [points[c] for c in shown], label=strategy, linewidth=width)
         panel.set(title=setting, xlabel="share labelled, most confident first")
         panel.title.set_fontsize(9)
-    for panel in panels[::_PANELS]:
+    for panel in panels[::across]:
         panel.set_ylabel("accuracy")
     panels[0].legend(fontsize=7)
     return figure
