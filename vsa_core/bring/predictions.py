@@ -44,6 +44,7 @@ def read_predictions(
     where: str | Path,
     classes: Sequence[str] | None = None,
     *,
+    unnamed: Sequence[str] | None = None,
     held_bytes: int = HELD_BYTES,
 ) -> Predictions:
     """Read a predictions table: a row per segment and modality, in any order.
@@ -56,7 +57,8 @@ def read_predictions(
     Args:
         where: a Parquet file, a folder of them, or a pattern with `*`.
         classes: names of the K classes in the order of `probs`; None takes the list in the
-            metadata `vsa.classes`, else "0", "1", …
+            metadata `vsa.classes`, else `unnamed`, else "0", "1", …
+        unnamed: names to take where nobody gives any and these are K; said in a note.
         held_bytes: embeddings up to this size are held in memory, larger ones in scratch files in
             `tempfile.gettempdir()`, nameless and gone with the process.
 
@@ -81,8 +83,11 @@ def read_predictions(
     if not voting.any():
         raise UsageError(f"{where}: no row has probs that can be used: there is nothing to label")
     notes += [f"{names[v]} never votes" for v in np.flatnonzero(~voting.any(axis=0)).tolist()]
-    named, unnamed = _class_names(parts, classes, probs.shape[2])
-    if unnamed:
+    named, numbered = _class_names(parts, classes, probs.shape[2])
+    if numbered and unnamed and len(unnamed) == probs.shape[2]:
+        named = tuple(unnamed)
+        notes.append(f"probs are taken to be of {', '.join(named)}, in this order")
+    elif numbered:
         notes.append(f"classes are numbered 0 to {probs.shape[2] - 1} in the order of probs")
     if len(names) == 1:
         notes.append(f"{names[0]} is the only modality: nothing can agree or disagree with it")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def make_card(
             "fusion": settings.fusion.model_dump(mode="json"),
             "agree": settings.agree.model_dump(mode="json"),
         },
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "files": hashes(files),
     }
 
 
@@ -147,8 +148,31 @@ def read_model(
                 f"{given or f'no {modality}'}: run the whole job again"
             )
 
+    files = read_files(folder, card["files"], again)
+    try:
+        return Model.from_files(files.get), card
+    except (StoreError, UsageError) as error:
+        raise StoreError(f"{folder} does not read ({error}): {again}") from error
+
+
+def hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    """SHA-256 in hex of each file's contents, by name."""
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+def read_files(folder: Path, digests: Mapping[str, str], again: str) -> dict[str, bytes]:
+    """Contents of a model's files by name.
+
+    Args:
+        folder: they are in it.
+        digests: what `hashes` gave, as the card has it.
+        again: what to do when they are not, for the complaint.
+
+    Raises:
+        StoreError: one is not there, or was altered.
+    """
     files = {}
-    for name, digest in card["files"].items():
+    for name, digest in digests.items():
         path = folder / name
         try:
             files[name] = path.read_bytes()
@@ -156,10 +180,7 @@ def read_model(
             raise StoreError(f"{path} does not read ({error.strerror}): {again}") from error
         if hashlib.sha256(files[name]).hexdigest() != digest:
             raise StoreError(f"{path} is not the file its card was written for: {again}")
-    try:
-        return Model.from_files(files.get), card
-    except (StoreError, UsageError) as error:
-        raise StoreError(f"{folder} does not read ({error}): {again}") from error
+    return files
 
 
 def check_widths(card: Mapping[str, Any], views: Views, folder: str) -> None:
