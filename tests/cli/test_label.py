@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,7 +203,7 @@ def test_notes_warnings_and_the_estimate_are_shown(
 
     def fuse(*given: Any, **options: Any) -> Any:
         fused = real(*given, **options)
-        fused.report.update(notes=["it rained"])
+        fused.report["notes"].append("it rained")
         return fused
 
     monkeypatch.setattr(strategies, "fuse", fuse)
@@ -213,6 +215,7 @@ def test_notes_warnings_and_the_estimate_are_shown(
     said = summary(capsys)
     assert [line for line in said["warnings"] if "contradicts the truth" in line]
     assert "it rained" in said["notes"]
+    assert len(said["notes"]) == len(set(said["notes"]))
     assert said["estimate"]["value"] is None
     assert label() == 0
     lines = capsys.readouterr().out.splitlines()
@@ -277,6 +280,139 @@ def test_reviews_tell_how_right_the_labels_are(
     answered(lambda segment: (given[segment] + 1) % 3)
     fallen = summary(capsys, "--reviews", "r.csv")
     assert fallen["estimate"]["value"] < said["estimate"]["value"] - 0.3
+
+
+@pytest.fixture
+def kept(made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same with a model of the engine in `m`, and its labels in `l.parquet`."""
+    monkeypatch.setattr(strategies, "STRATEGIES", ("late-mean", "crossview", strategies.DEFAULT))
+    write(made / "p.parquet", rows(n=300))
+    said = summary(capsys, "--save-model", "m", strategy="crossview")
+    assert (said["saved_model"], said["model"]) == ("m", None)
+    return made
+
+
+def with_model(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert main(["label", *words, "--model", "m", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_a_kept_model_labels_without_learning(
+    kept: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fuse(views: Any, strategy: str, **options: Any) -> Any:
+        assert strategy in strategies.UNTRAINED
+        return real(views, strategy, **options)
+
+    real = strategies.fuse
+    monkeypatch.setattr(strategies, "fuse", fuse)
+    said = with_model(capsys, "p.parquet", "-o", "again.parquet")
+    assert pq.read_table("again.parquet").equals(pq.read_table("l.parquet"))
+    digest = hashlib.sha256(Path("m/card.json").read_bytes()).hexdigest()
+    assert said["model"] == {"folder": "m", "card_sha256": digest}
+    assert (said["strategy"], said["report"]["drift"]) == ("crossview", [])
+    assert "probs are taken to be of negative, neutral, positive, in this order" in said["notes"]
+    assert any("6 of 6 videos are among those" in note for note in said["notes"])
+    metadata = pq.read_schema("again.parquet").metadata
+    assert json.loads(metadata[b"vsa.settings"])["model"] == said["model"]
+    assert metadata[b"vsa.strategy"] == b"crossview"
+    new = [{**row, "video_id": f"new-{row['video_id']}"} for row in rows(n=90, seed=1)]
+    write(kept / "n.parquet", new)
+    truth(kept / "t.parquet", n=90, names=NAMES)
+    said = with_model(capsys, "n.parquet", "-o", "n.labels.parquet", "--truth", "t.parquet")
+    assert (said["segments"], said["unlabelled"], said["report"]["known_videos"]) == (90, 0, 0)
+    assert said["scores"]["crossview"]["all"]["accuracy"] > 0.7
+    assert set(said["scores"]) >= {"late-mean", "crossview", "text alone"}
+    assert not any("lie" in line or "too few to learn" in line for line in said["warnings"])
+    for row in new:
+        row["embedding"] = [3 * 1.3 + x for x in row["embedding"]]  # their deviation is about 1.3
+    write(kept / "n.parquet", new)
+    drift = with_model(capsys, "n.parquet", "-o", "n.labels.parquet")["warnings"]
+    assert any(line.startswith("text embeddings lie") for line in drift)
+    assert main(["label", "n.parquet", "-o", "n.labels.parquet", "--model", "m"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "90 segments of 6 videos, seen by text, face, fused by crossview of m"
+    assert f"warning: {drift[0]}" in lines
+
+
+def test_reviews_judge_a_kept_model(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(kept / "n.parquet", rows(n=300, seed=1))
+    lines = [f"s{i:03d},{NAMES[i % 3]}" for i in range(0, 300, 4)]
+    Path("r.csv").write_text("\n".join(["segment_id,label", *lines]))
+    plain = with_model(capsys, "n.parquet", "-o", "n.labels.parquet")
+    before = pq.read_table("n.labels.parquet").to_pylist()
+    said = with_model(capsys, "n.parquet", "-o", "n.labels.parquet", "--reviews", "r.csv")
+    after = pq.read_table("n.labels.parquet").to_pylist()
+    assert plain["estimate"]["reviewed"] == 0
+    assert said["estimate"]["reviewed"] == 75
+    assert said["estimate"]["low"] < said["estimate"]["value"] < said["estimate"]["high"]
+    reviewed = {line.split(",")[0] for line in lines}
+    for old, new in zip(before, after, strict=True):
+        human = new["segment_id"] in reviewed
+        assert new["origin"] == ("human" if human else old["origin"])
+        assert human or new["label"] == old["label"]
+    # Who learned from a review is not judged by it.
+    assert label("--reviews", "r.csv", "--save-model", "m2", strategy="crossview") == 0
+    capsys.readouterr()
+    words = ["label", "p.parquet", "-o", "x.parquet", "--model", "m2", "--reviews", "r.csv"]
+    assert main(words) == 2
+    assert "r.csv: m2 has learned from 75 of the reviewed segments" in capsys.readouterr().err
+    assert not Path("x.parquet").exists()
+    # Late fusion learns from none, so they may judge it again.
+    assert label("--reviews", "r.csv", "--save-model", "m3", strategy="late-mean") == 0
+    words = ["label", "p.parquet", "-o", "x.parquet", "--model", "m3", "--reviews", "r.csv"]
+    assert main(words) == 0
+    assert "note: 75 segments are labelled by people and judge the model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--model", "no"], 2, "no is no folder: give one that --save-model has written"),
+        (
+            ["--model", "m", "--strategy", "late-mean"],
+            2,
+            "--model learns nothing anew: leave out --strategy, or --model",
+        ),
+        (
+            ["--model", "m", "--save-model", "m2"],
+            2,
+            "--model learns nothing anew: leave out --save-model, or --model",
+        ),
+        (["--save-model", "m"], 2, "m is not empty: give a new folder with --save-model"),
+        (
+            ["--model", "m", "-o", "m/card.json"],
+            2,
+            "m/card.json would be in the model's folder m: write it elsewhere",
+        ),
+        (
+            ["--model", "m", "--classes", "b,a,c"],
+            2,
+            "m knows the classes negative, neutral, positive, these segments have b, a, c: give "
+            "probs of the same, in the same order, or learn anew without --model",
+        ),
+        (
+            ["--model", "altered"],
+            1,
+            "altered/crossview.safetensors is not the file its card was written for: learn it "
+            "again with --save-model",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_used_or_kept(
+    kept: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
+    shutil.copytree("m", "altered")
+    with Path("altered/crossview.safetensors").open("ab") as file:
+        file.write(b"\0")
+    assert main(["label", "p.parquet", "-o", "x.parquet", *words]) == code
+    assert capsys.readouterr() == ("", f"vsa: {message}\n")
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "altered", "l.parquet", "m", "p.parquet", "t.parquet",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

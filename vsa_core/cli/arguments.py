@@ -122,6 +122,19 @@ def _label(verbs: Any) -> None:
         "needs --reviews",
     )
     label.add_argument(
+        "--save-model",
+        type=Path,
+        metavar="DIR",
+        help="keep what was learned in this new folder, for --model",
+    )
+    label.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="label with what --save-model kept, without learning; warns of other segments than "
+        "it knows; --reviews then only judge",
+    )
+    label.add_argument(
         "--min-confidence",
         type=_share,
         default=0.0,

@@ -16,6 +16,7 @@ from vsa_core.cli.screen import write_json, write_table
 from vsa_core.errors import UsageError, VsaError
 
 if TYPE_CHECKING:
+    from vsa_core.bring.kept import Kept
     from vsa_core.bring.predictions import Predictions
     from vsa_core.evaluate import Part, Split
     from vsa_core.fusion.decide import Decided
@@ -62,19 +63,28 @@ def run(args: argparse.Namespace) -> int:
     from vsa_core.config import Fusion
     from vsa_core.fusion.judging import judge
     from vsa_core.fusion.knowing import report, second_opinion
-    from vsa_core.fusion.strategies import DEFAULT, STRATEGIES, fuse
+    from vsa_core.fusion.strategies import DEFAULT, STRATEGIES, UNTRAINED, fuse
 
     strategy = args.strategy or DEFAULT
     if strategy not in STRATEGIES:
         raise UsageError(f"no strategy {strategy!r}: take one of {', '.join(STRATEGIES)}")
     _check_output(args)
-    predictions = read_predictions(args.predictions, args.classes)
+    kept = _kept(args)
+    if kept is not None:
+        strategy = kept.model.strategy
+    predictions = read_predictions(
+        args.predictions, args.classes, unnamed=kept.classes if kept else None
+    )
     views = predictions.views
+    if kept is not None:
+        kept.check(views)
     notes = list(views.notes)
     reviews = truth = inclusion = None
     if args.reviews:
         reviews, inclusion, odd = read_reviews(args.reviews, views)
         notes.extend(odd)
+        if kept is not None:
+            kept.check_reviews(views, reviews, args.reviews)
     if args.truth:
         truth, odd = read_known(args.truth, views)
         notes.extend(odd)
@@ -91,28 +101,40 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda share: progress(what or name, share),
         )
 
-    fused = fused_by(strategy)
-    second = second_opinion(views, fused)
+    fused = fused_by(strategy) if kept is None else kept.label(views, seed=args.seed)
+    second = second_opinion(views, fused) if kept is None else None
     knowing = report(views, fused, second)
+    if kept is not None:
+        # What is odd about segments to learn from says nothing about these.
+        of_model = [f"when the model was learned: {line}" for line in kept.warnings]
+        knowing["warnings"] = [*fused.report["drift"], *of_model]
+        estimate = knowing["targets"][TARGET]["estimate"]
+        if estimate["value"] is not None and kept.model.engine is not None:
+            estimate["method"] += "; by confidences fitted when the model was learned"
     judged = None
     if reviews is not None:
         judged = judge(
             views,
             fused,
             reviews,
-            lambda known: fused_by(strategy, known, "judging by reviews"),
+            # A kept model has learned from none of the reviews.
+            lambda known: fused if kept else fused_by(strategy, known, "judging by reviews"),
             inclusion=inclusion,
             seed=args.seed,
         )
         fused = judged.fused
     levels = _levels(views, fused, judged, second)
     decided = labels_of(views, fused, min_confidence=args.min_confidence, known=reviews)
-    made_with = {
+    made_with: dict[str, Any] = {
         "min_vote": MIN_VOTE,
         "min_confidence": args.min_confidence,
         "conformal": args.conformal,
         "reviews": 0 if reviews is None else len(reviews.rows),
-        "fusion": settings.model_dump(mode="json"),
+        **(
+            {"fusion": settings.model_dump(mode="json")}
+            if kept is None
+            else {"model": {"folder": str(args.model), "card_sha256": kept.digest}}
+        ),
     }
     sets = judged.label_sets(args.conformal) if judged and args.conformal else None
     write_labels(
@@ -128,7 +150,8 @@ def run(args: argparse.Namespace) -> int:
     scores: dict[str, Split] = {}
     if truth is not None:
         labelled = {strategy: decided}
-        for name in STRATEGIES:
+        # With a kept model nothing is learned, for the scores no more than for the labels.
+        for name in STRATEGIES if kept is None else UNTRAINED:
             if name not in labelled:
                 try:
                     labelled[name] = labels_of(
@@ -141,12 +164,34 @@ def run(args: argparse.Namespace) -> int:
         )
         if reviews is not None:
             notes.append("reviewed segments are left out of the scores")
+    warnings = [*fused.report.get("warnings", ()), *knowing["warnings"]]
+    if args.save_model:
+        from vsa_core.bring.kept import keep
+
+        keep(
+            args.save_model,
+            views,
+            fused,
+            settings=made_with,
+            known=reviews if fused.model.engine is not None else None,  # others learn from none
+            warnings=warnings,
+            seed=args.seed,
+        )
+        if judged and judged.recalibrated:
+            notes.append("the model is kept without the correction of confidences by the reviews")
     progress.done()
-    notes.extend(fused.report.get("notes", ()))
+    if kept and fused.report["known_videos"]:
+        notes.append(
+            f"{fused.report['known_videos']} of {len(views.videos)} videos are among those the "
+            "model was learned from: each is judged by what never saw it"
+        )
+    notes.extend(note for note in fused.report.get("notes", ()) if note not in notes)
     summary: dict[str, Any] = {
         "predictions": str(args.predictions),
         "output": str(args.output),
         "strategy": strategy,
+        "model": made_with.get("model"),
+        "saved_model": str(args.save_model) if args.save_model else None,
         "segments": len(views),
         "videos": len(views.videos),
         "modalities": list(views.names),
@@ -154,11 +199,7 @@ def run(args: argparse.Namespace) -> int:
         **_counts(decided, views.classes[TARGET]),
         "reviews": made_with["reviews"],
         "notes": notes,
-        "warnings": [
-            *fused.report.get("warnings", ()),
-            *knowing["warnings"],
-            *(judged.warnings if judged else ()),
-        ],
+        "warnings": [*warnings, *(judged.warnings if judged else ())],
         "report": fused.report,
         "estimate": (judged.report if judged else knowing["targets"][TARGET])["estimate"],
         "by_confidence": levels,
@@ -198,6 +239,25 @@ def _check_output(args: argparse.Namespace) -> None:
         for path, option in written.items():
             if given and path.exists() and Path(given).exists() and path.samefile(given):
                 raise UsageError(f"{path} is what is read: give another name with {option}")
+
+
+def _kept(args: argparse.Namespace) -> Kept | None:
+    """The model to label with; None to learn. Before hours of work: whether one can be kept."""
+    if not args.model and not args.save_model:
+        return None
+    from vsa_core.bring.kept import check_free, read_kept
+
+    for option, given in (("--strategy", args.strategy), ("--save-model", args.save_model)):
+        if args.model and given:
+            raise UsageError(f"--model learns nothing anew: leave out {option}, or --model")
+    folder = args.model or args.save_model
+    for path in (args.output, _ask_file(args)) if args.ask else (args.output,):
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{path} would be in the model's folder {folder}: write it elsewhere")
+    if args.save_model:
+        check_free(folder)
+        return None
+    return read_kept(folder)
 
 
 def _levels(
@@ -290,7 +350,8 @@ def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) 
     n = summary["segments"]
     out.write(
         f"{_many(n, 'segment')} of {_many(summary['videos'], 'video')}, seen by "
-        f"{', '.join(summary['modalities'])}, fused by {summary['strategy']}\n\n"
+        f"{', '.join(summary['modalities'])}, fused by {summary['strategy']}"
+        f"{' of ' + summary['model']['folder'] if summary['model'] else ''}\n\n"
     )
     rows = [(f"label {name}", count) for name, count in summary["labels"].items()]
     rows.append(("no label", summary["unlabelled"]))
@@ -311,7 +372,8 @@ def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) 
     lines = [f"warning: {line}" for line in summary["warnings"]]
     lines += [f"note: {line}" for line in summary["notes"]]
     if summary["reviews"]:
-        lines.append(f"note: {summary['reviews']} segments are labelled by people and learnt from")
+        use = "judge the model" if summary["model"] else "learnt from"
+        lines.append(f"note: {summary['reviews']} segments are labelled by people and {use}")
         if summary["with_reviews"]["recalibrated"]:
             lines.append("note: confidences are corrected by the reviews")
     if summary["asked"]:
@@ -321,6 +383,8 @@ def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) 
         )
     out.write("".join(f"{line}\n" for line in ["", *lines] if lines))
     out.write(f"\nLabels: {summary['output']}\n")
+    if summary["saved_model"]:
+        out.write(f"Model: {summary['saved_model']}\n")
 
 
 def _many(count: int, what: str) -> str:
