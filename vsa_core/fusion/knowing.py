@@ -12,7 +12,7 @@ from vsa_core.agree import agreement, has_unique_top, has_vote
 from vsa_core.fusion import checks, late
 from vsa_core.fusion.abstain import LEVELS, RiskCoverage, pick_threshold, risk_coverage
 from vsa_core.fusion.cocalibrate import cocalibrate
-from vsa_core.fusion.crossview import Crossview, vote_evidence
+from vsa_core.fusion.crossview import ASSOCIATED, Crossview, vote_evidence
 from vsa_core.fusion.information import log_softmax, softmax
 from vsa_core.fusion.review import Estimate, estimate_without_reviews
 from vsa_core.fusion.strategies import Fused, fuse
@@ -21,9 +21,6 @@ from vsa_core.fusion.weighing import association
 
 TARGET_RISKS = (0.2, 0.1, 0.05)
 CURVE_POINTS = 20
-# Votes of different views that go together less than this, in standard deviations of chance, say
-# nothing about how right anybody is.
-ASSOCIATED = 3.0
 # Below it confidences were too high where they could be checked (docs/bring-your-own.md).
 FEW_SEGMENTS = 1000
 # A kappa with late fusion below this is worth a look, when the engine's experts decide.
@@ -238,14 +235,20 @@ def _of_engine(views: Views, engine: Crossview, target: str) -> list[str | None]
     facts = engine.targets[target].report
     decides, n = facts["decides"], len(views)
     lines: list[str | None] = []
-    if decides == "product":
+    if decides == "product" and facts["votes_association_z"] <= ASSOCIATED:
+        lines.append(
+            "the votes of different views go together no more than chance would have it, so the "
+            "labels are the votes' product and confidences are not calibrated: have about 100 "
+            "segments reviewed, or find better models"
+        )
+    elif decides == "product":
         lines.append(
             "no expert could be trained, so the labels are the votes' product: give embeddings, "
             "of two views or more and of two videos or more"
         )
     elif decides == "taught":
         lines.append(
-            "the votes do not tie the views together, so the experts' weights are fixed and the "
+            "there is too little to fit the experts' weights on, so they are fixed and the "
             "confidences are not calibrated: have about 100 segments reviewed"
         )
     elif n < FEW_SEGMENTS:

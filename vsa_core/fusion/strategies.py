@@ -264,7 +264,13 @@ def _with_student(
     from vsa_core.fusion.student import skill
 
     assert model.engine is not None
-    taught = {name: model.engine.probs(views, name) for name in views.probs}
+    taught = {
+        name: model.engine.probs(views, name)
+        for name in views.probs
+        if report["targets"][name]["decides"] != "product"  # late fusion is no lesson
+    }
+    if not taught:
+        return model
     try:
         student = train_student(views, taught, folds, settings, progress=progress)
     except UsageError as error:

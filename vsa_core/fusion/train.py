@@ -13,6 +13,7 @@ from vsa_core import config
 from vsa_core.config import Settings
 from vsa_core.fusion import FusionModel, knowing
 from vsa_core.fusion.card import make_card, read_card
+from vsa_core.fusion.crossview import ASSOCIATED
 from vsa_core.fusion.data import CLASSES, SENTIMENT, in_order, input_fingerprints, read_views
 from vsa_core.fusion.memory import MEMORY_FILE, remember
 from vsa_core.fusion.strategies import UNTRAINED, Fused, Known, fuse
@@ -133,9 +134,15 @@ def _late_because(views: Views, fused: Fused) -> str | None:
         return None if fused.model.network is not None else str(fused.report["notes"][-1])
     if fused.report["targets"][SENTIMENT]["decides"] != "product":
         return None
+    tied = fused.report["targets"][SENTIMENT]["votes_association_z"]
     if len(views.videos) < 2:
         return f"all {len(views)} segments are of one video, none can be held out"
     if not views.embedded.any():
         return "no model gave an embedding to learn from"
+    if tied <= ASSOCIATED:
+        return (
+            "the votes of different models go together no more than chance would have it "
+            f"(z = {tied:.1f}), so that they cannot teach one another"
+        )
     together = (views.present.sum(axis=1) > 1).sum()
     return f"{together} of {len(views)} segments were seen by two models, in too few videos"

@@ -83,21 +83,21 @@ class Fitter:
         sample: NDArray[np.intp],
         known: tuple[NDArray[np.intp], NDArray[np.intp]] | None,
     ) -> None:
-        self._votes, self._views, self._sample, self._known = votes, views, sample, known
+        self.votes, self._views, self.sample, self.known = votes, views, sample, known
 
     def __call__(
         self, heard: Floats, *, mixing: bool = True, rows: NDArray[np.bool_] | None = None
     ) -> Weights:
         """The weights; `rows` (n,) says which segments may be used, None all of the sample."""
-        at = self._sample if rows is None else self._sample[rows[self._sample]]
+        at = self.sample if rows is None else self.sample[rows[self.sample]]
         known = None
-        if self._known is not None:
+        if self.known is not None:
             place = np.full(len(self._views), -1)
             place[at] = np.arange(len(at))
-            found = place[self._known[0]] >= 0
-            known = (place[self._known[0][found]], self._known[1][found])
+            found = place[self.known[0]] >= 0
+            known = (place[self.known[0][found]], self.known[1][found])
         return fit_weights(
-            self._votes[:, at],
+            self.votes[:, at],
             heard[:, at],
             self._views.present[at],
             self._views.video[at],
@@ -152,7 +152,7 @@ def named_as_voted(
         if said.any():
             p, q = probs[sample, v][said].astype(float), posterior[said]
             together += (p - p.mean(axis=0)).T @ (q - q.mean(axis=0))
-    if known is not None:
+    if known is not None and len(known[0]):
         at = np.flatnonzero(np.isin(sample, known[0]))
         labels = np.full(len(views), -1)
         labels[known[0]] = known[1]
@@ -170,21 +170,33 @@ def named_as_voted(
 
 def compare(
     fit: Fitter,
-    votes: Floats,
     heard: Floats,
     views: Views,
+    target: str,
     folds: NDArray[np.integer],
-    count: int,
-    sample: NDArray[np.intp],
     able: bool,
 ) -> dict[str, Any]:
-    """Whether experts decide, or votes: by the information on videos the weights never saw."""
+    """Whether experts decide, or votes: by the information on videos the weights never saw.
+
+    Args:
+        fit: of the votes and the sample.
+        heard: (V, n, K) what the experts say.
+        views: n segments.
+        target: what they are judged on.
+        folds: (n,) of each segment.
+        able: whether there are experts.
+    """
+    votes, sample, probs = fit.votes, fit.sample, views.probs[target]
     nothing = np.zeros_like(votes)
     told = {"experts": np.zeros(len(views)), "votes": np.zeros(len(views))}
+    known = fit.known if fit.known is not None else (np.zeros(0, np.intp), np.zeros(0, np.intp))
+    hits: list[Floats] = []
+    count = len(np.unique(folds))
     for fold in range(count if count > 1 else 0):
         inside = sample[folds[sample] == fold]
         if not len(inside):
             continue
+        outside = sample[folds[sample] != fold]
         for kind, source, mixing in (("experts", heard, True), ("votes", nothing, False)):
             if kind == "experts" and not able:
                 continue
@@ -192,6 +204,15 @@ def compare(
             present, video = views.present[inside], views.video[inside]
             evidence = weights.evidence(votes[:, inside], source[:, inside], present)
             told[kind][inside] = information(weights.log_prior, evidence, present, video)
+            mine = folds[known[0]] == fold
+            if kind == "experts" and mine.any():
+                others = (known[0][~mine], known[1][~mine])
+                weights = named_as_voted(weights, votes, source, views, outside, probs, others)
+                rows, right = known[0][mine], known[1][mine]
+                says = weights.evidence(votes[:, rows], source[:, rows], views.present[rows])
+                ours = (says.sum(axis=0) + weights.log_prior).argmax(axis=1) == right
+                theirs = np.nan_to_num(late.product(probs[rows])).argmax(axis=1) == right
+                hits.append(ours.astype(np.float64) - theirs)
     at = views.video[sample]
     found = {kind: _mean_and_error(each[sample], at) for kind, each in told.items()}
     gain = _mean_and_error(told["experts"][sample] - told["votes"][sample], at)
@@ -206,7 +227,11 @@ def compare(
         decides = "votes"
     else:
         decides = "neither"
-    return {
+    facts: dict[str, Any] = {}
+    if hits:
+        gains = np.concatenate(hits)
+        facts["gain_on_known"] = [float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))]
+    return facts | {
         "decides": decides,
         "information_nats": {k: [m, e if np.isfinite(e) else None] for k, (m, e) in found.items()},
         "segments_compared": len(sample),
