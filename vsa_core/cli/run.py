@@ -208,4 +208,6 @@ def _show(summary: dict[str, Any], console: Console) -> None:
         )
     elif summary["model_card"]:
         card = Path(summary["store"]) / summary["model_card"]
+        if card.is_relative_to(Path.cwd()):
+            card = card.relative_to(Path.cwd())
         console.print(f"Fusion model: {card}", markup=False, highlight=False)
