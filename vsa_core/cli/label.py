@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,6 +16,9 @@ from vsa_core.cli.screen import write_json, write_table
 from vsa_core.errors import UsageError, VsaError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vsa_core.bring.kept import Kept
     from vsa_core.bring.predictions import Predictions
     from vsa_core.evaluate import Part, Split
@@ -58,36 +61,15 @@ def run(args: argparse.Namespace) -> int:
     """Label the segments, write the labels, and say what came of it."""
     begun = time.monotonic()
     from vsa_core.bring.labels import MIN_VOTE, labels_of, write_labels
-    from vsa_core.bring.predictions import TARGET, read_predictions
-    from vsa_core.bring.truth import read_known, read_reviews
+    from vsa_core.bring.predictions import TARGET
     from vsa_core.config import Fusion
     from vsa_core.fusion.judging import judge
     from vsa_core.fusion.knowing import report, second_opinion
-    from vsa_core.fusion.strategies import DEFAULT, STRATEGIES, UNTRAINED, fuse
+    from vsa_core.fusion.strategies import fuse
 
-    strategy = args.strategy or DEFAULT
-    if strategy not in STRATEGIES:
-        raise UsageError(f"no strategy {strategy!r}: take one of {', '.join(STRATEGIES)}")
-    _check_output(args)
-    kept = _kept(args)
-    if kept is not None:
-        strategy = kept.model.strategy
-    predictions = read_predictions(
-        args.predictions, args.classes, unnamed=kept.classes if kept else None
-    )
-    views = predictions.views
-    if kept is not None:
-        kept.check(views)
-    notes = list(views.notes)
-    reviews = truth = inclusion = None
-    if args.reviews:
-        reviews, inclusion, odd = read_reviews(args.reviews, views)
-        notes.extend(odd)
-        if kept is not None:
-            kept.check_reviews(views, reviews, args.reviews)
-    if args.truth:
-        truth, odd = read_known(args.truth, views)
-        notes.extend(odd)
+    given = _read(args)
+    views, kept, reviews = given.predictions.views, given.kept, given.reviews
+    notes, strategy = given.notes, given.strategy
     settings = Fusion(seed=args.seed)
     progress = _Progress(sys.stderr)
 
@@ -119,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             reviews,
             # A kept model has learned from none of the reviews.
             lambda known: fused if kept else fused_by(strategy, known, "judging by reviews"),
-            inclusion=inclusion,
+            inclusion=given.inclusion,
             seed=args.seed,
         )
         fused = judged.fused
@@ -142,28 +124,12 @@ def run(args: argparse.Namespace) -> int:
         views,
         fused,
         decided,
-        order=predictions.order,
+        order=given.predictions.order,
         settings=made_with,
         sets=sets,
     )
     asked = _ask(args, views, labels_of(views, fused, known=reviews)) if args.ask else None
-    scores: dict[str, Split] = {}
-    if truth is not None:
-        labelled = {strategy: decided}
-        # With a kept model nothing is learned, for the scores no more than for the labels.
-        for name in STRATEGIES if kept is None else UNTRAINED:
-            if name not in labelled:
-                try:
-                    labelled[name] = labels_of(
-                        views, fused_by(name), min_confidence=args.min_confidence
-                    )
-                except VsaError as error:
-                    notes.append(f"{name} is not scored: {error}")
-        scores = _scores(
-            predictions, {n: labelled[n] for n in STRATEGIES if n in labelled}, truth, reviews
-        )
-        if reviews is not None:
-            notes.append("reviewed segments are left out of the scores")
+    scores = _all_scores(given, decided, fused_by, args.min_confidence)
     warnings = [*fused.report.get("warnings", ()), *knowing["warnings"]]
     if args.save_model:
         from vsa_core.bring.kept import keep
@@ -207,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
         "with_reviews": judged.report if judged else None,
         "label_set_sizes": None if sets is None else float(sets.sum(axis=1).mean()),
         "asked": asked,
-        "scores": {name: asdict(split) for name, split in scores.items()} if truth else None,
+        "scores": {name: asdict(split) for name, split in scores.items()} or None,
         "seconds": round(time.monotonic() - begun, 2),
     }
     if args.json:
@@ -215,6 +181,75 @@ def run(args: argparse.Namespace) -> int:
     else:
         _show(summary, scores, sys.stdout)
     return OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the command was given; `notes` are added to as the work goes on."""
+
+    strategy: str
+    kept: Kept | None
+    predictions: Predictions
+    reviews: Known | None
+    inclusion: NDArray[np.floating] | None
+    truth: Known | None
+    notes: list[str]
+
+
+def _read(args: argparse.Namespace) -> _Given:
+    """Read and check everything before any work is done."""
+    from vsa_core.bring.predictions import read_predictions
+    from vsa_core.bring.truth import read_known, read_reviews
+    from vsa_core.fusion.strategies import DEFAULT, STRATEGIES
+
+    strategy = args.strategy or DEFAULT
+    if strategy not in STRATEGIES:
+        raise UsageError(f"no strategy {strategy!r}: take one of {', '.join(STRATEGIES)}")
+    _check_output(args)
+    kept = _kept(args)
+    if kept is not None:
+        strategy = kept.model.strategy
+    predictions = read_predictions(
+        args.predictions, args.classes, unnamed=kept.classes if kept else None
+    )
+    views = predictions.views
+    if kept is not None:
+        kept.check(views)
+    notes = list(views.notes)
+    reviews = truth = inclusion = None
+    if args.reviews:
+        reviews, inclusion, odd = read_reviews(args.reviews, views)
+        notes.extend(odd)
+        if kept is not None:
+            kept.check_reviews(views, reviews, args.reviews)
+    if args.truth:
+        truth, odd = read_known(args.truth, views)
+        notes.extend(odd)
+    return _Given(strategy, kept, predictions, reviews, inclusion, truth, notes)
+
+
+def _all_scores(
+    given: _Given, decided: Decided, fused_by: Callable[[str], Fused], min_confidence: float
+) -> dict[str, Split]:
+    """Every strategy and every modality alone against the truth; empty where there is none."""
+    from vsa_core.bring.labels import labels_of
+    from vsa_core.fusion.strategies import STRATEGIES, UNTRAINED
+
+    if given.truth is None:
+        return {}
+    views = given.predictions.views
+    labelled = {given.strategy: decided}
+    # With a kept model nothing is learned, for the scores no more than for the labels.
+    for name in STRATEGIES if given.kept is None else UNTRAINED:
+        if name not in labelled:
+            try:
+                labelled[name] = labels_of(views, fused_by(name), min_confidence=min_confidence)
+            except VsaError as error:
+                given.notes.append(f"{name} is not scored: {error}")
+    if given.reviews is not None:
+        given.notes.append("reviewed segments are left out of the scores")
+    in_order = {name: labelled[name] for name in STRATEGIES if name in labelled}
+    return _scores(given.predictions, in_order, given.truth, given.reviews)
 
 
 def _check_output(args: argparse.Namespace) -> None:
