@@ -38,12 +38,12 @@ from vsa_core.fusion.weighing import (
 )
 
 ROUNDS = 5
-# Without votes to hold on to, fewer rounds: each one drifts a little.
+# Where weights cannot be fitted, fewer rounds: each one drifts a little.
 _ROUNDS_TAUGHT = 3
 # A view's own evidence counts half among what its expert is taught: without it the teachers are
 # too often wrong, in full the expert learns its own view's mistakes.
 _OWN = 0.5
-# The same, and the weight of an expert, where weights cannot be fitted.
+# The same there, and the weight of an expert.
 _OWN_TAUGHT, _EXPERT_TAUGHT = 0.75, 1.5
 # Nothing tells how sure to be then; evidence is worth about half of what it claims.
 _TEMPERATURE_TAUGHT = 1.75
