@@ -17,7 +17,10 @@ from vsa_core.experiments.study import Outcome
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing"], "invalid choice: 'nothing' (choose from 'tf-mvsa', 'mosi', 'crema-d')"),
+        (
+            ["nothing"],
+            "invalid choice: 'nothing' (choose from 'tf-mvsa', 'digits', 'mosi', 'crema-d')",
+        ),
         (["tf-mvsa", "--seeds", "0"], "'0' is no number from 1"),
         (["tf-mvsa", "--out", "FILE/x"], "take another folder"),
     ],
