@@ -19,7 +19,7 @@ from vsa_core.experiments.study import Outcome
     [
         (
             ["nothing"],
-            "invalid choice: 'nothing' (choose from 'tf-mvsa', 'digits', 'mosi', 'crema-d')",
+            "invalid choice: 'nothing' (choose from 'tf-mvsa', 'digits',",
         ),
         (["tf-mvsa", "--seeds", "0"], "'0' is no number from 1"),
         (["tf-mvsa", "--out", "FILE/x"], "take another folder"),
