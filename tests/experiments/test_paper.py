@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -108,9 +109,11 @@ def test_an_interrupt_ends_without_a_table_and_without_processes() -> None:
             paper.run([0, 1], LATE)
     finally:
         LISTENER.reset(token)
-    for process in set(multiprocessing.active_children()) - before:
-        process.join(10)
-    assert set(multiprocessing.active_children()) == before
+    # The pool's own thread reaps them too, so that what is gone may be listed a moment longer.
+    until = time.monotonic() + 10
+    while (left := set(multiprocessing.active_children()) - before) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not left
 
 
 def test_the_order_of_the_models_where_errors_are_independent() -> None:

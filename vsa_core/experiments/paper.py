@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +130,10 @@ def _table(todo: Sequence[Case], strategies: Sequence[str]) -> pa.Table:
     )
     progress.begin("experiment", len(todo))
     found: dict[int, list[dict[str, Any]]] = {}
-    for index, rows in _side_by_side(todo, strategies):
-        found[index] = rows
-        progress.advance("experiment", 1)
+    with closing(_side_by_side(todo, strategies)) as scored:  # else workers outlive Ctrl-C
+        for index, rows in scored:
+            found[index] = rows
+            progress.advance("experiment", 1)
     drawn = ("part", "setting", "errors", "noise", "error_rate", "p", "seed")
     rows = [
         {name: getattr(case, name) for name in drawn} | row
@@ -143,7 +145,7 @@ def _table(todo: Sequence[Case], strategies: Sequence[str]) -> pa.Table:
 
 def _side_by_side(
     todo: Sequence[Case], strategies: Sequence[str]
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+) -> Generator[tuple[int, list[dict[str, Any]]], None, None]:
     """Index and rows of each case, as they are done."""
     workers = min(os.cpu_count() or 1, len(todo), _MOST_WORKERS)
     others = multiprocessing.active_children()
@@ -163,8 +165,11 @@ def _side_by_side(
             yield asked[done], done.result()
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()).difference(others):
-            process.terminate()
+        workers_left = set(multiprocessing.active_children()).difference(others)
+        for process in workers_left:
+            process.kill()  # they only compute, and one that starts up may not hear less
+        for process in workers_left:
+            process.join()
         raise
     pool.shutdown()
 
