@@ -183,7 +183,7 @@ class ViewSums:
             cross += parts
         mass = np.zeros((self._folds, k))
         in_video = np.zeros((len(self._size), k))
-        rows = np.flatnonzero(self._trained)
+        rows = self.trained
         for c in range(k):
             t = believed[rows, c]
             mass[:, c] = np.bincount(self._fold[rows], t, self._folds)

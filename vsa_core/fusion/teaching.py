@@ -37,6 +37,7 @@ def believed_of_others(
 def scored(
     views: Views, experts: Sequence[Expert | None], member: NDArray[np.integer], k: int
 ) -> list[NDArray[np.float32]]:
+    """Per view what its expert says (n, K) before offsets; (0, K) for a view without one."""
     nothing = np.zeros((0, k), np.float32)
     return [
         scores(views.embeddings[v], expert, member, len(views)) if expert is not None else nothing
