@@ -29,10 +29,11 @@ from vsa_core.schemas import attention_column, table_from_rows, vote_column
 from vsa_core.store import Store, TableRef
 
 # Raised whenever the same inputs and settings would give another table.
-_VERSION = 3
+_VERSION = 4
 # Keeps an emotion no view thought of possible where the sentiment excludes all the others.
 _LEAST_EMOTION = 1e-6
-_FROM_SEGMENTS = ("video_id", "segment_id", "start_ms", "end_ms", "text", "text_source")
+_TIE_DECIMALS = 5
+_FROM_SEGMENTS = ("video_id", "segment_id", "start_ms", "end_ms", "text", "text_source", "language")
 _FROM_VIDEOS = ("channel_id", "title", "published_at")
 
 
@@ -94,7 +95,7 @@ def resolve(
         "model_id": model.model_id,
         "config_id": settings.fingerprint(),
     }
-    facts = _facts(store, videos)
+    facts = _facts(store, videos, backends.get(Modality.FACE))
     rows = [
         {**facts[segment], **decision, **lineage}
         for segment, decision in zip(
@@ -151,7 +152,9 @@ def _emotions(
     emotion = _suiting(opinion.probs[EMOTION], opinion.probs[SENTIMENT])
     known = (agreement != Agreement.ABSENT.value) & ~np.isnan(emotion).any(axis=1)
     allowed = np.where((label >= 0)[:, None], SENTIMENT_GIVEN_EMOTION.T[label] > 0, True)
-    best = np.where(known[:, None] & allowed, emotion, -1).argmax(axis=1)
+    # Of emotions that tie the first wins: rounding noise, which differs from one processor and
+    # size of batch to the next, must not decide.
+    best = np.where(known[:, None] & allowed, np.round(emotion, _TIE_DECIMALS), -1).argmax(axis=1)
     return np.where(known, best, -1), emotion
 
 
@@ -172,8 +175,8 @@ def _or_none(values: NDArray[np.floating], known: NDArray[np.bool_]) -> list[Any
     return [v if k else None for v, k in zip(values.tolist(), known.tolist(), strict=True)]
 
 
-def _facts(store: Store, videos: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """By segment the columns of `labels` that come from its segment and its video."""
+def _facts(store: Store, videos: Sequence[str], face: str | None) -> dict[str, dict[str, Any]]:
+    """By segment the columns of `labels` that come from its segment, its video and who is seen."""
     facts: dict[str, dict[str, Any]] = {}
     for video in videos:
         ref, about = store.find("segments", video), store.find("videos", video)
@@ -186,5 +189,9 @@ def _facts(store: Store, videos: Sequence[str]) -> dict[str, dict[str, Any]]:
             )
         (shared,) = store.read(about, columns=_FROM_VIDEOS).to_pylist()
         for row in store.read(ref, columns=_FROM_SEGMENTS).to_pylist():
-            facts[row["segment_id"]] = {**row, **shared}
+            facts[row["segment_id"]] = {**row, **shared, "people": None}
+        if face and (looked := store.find("predictions", video, part=store.part_of(face))):
+            for row in store.read(looked, columns=["segment_id", "people"]).to_pylist():
+                if row["segment_id"] in facts:
+                    facts[row["segment_id"]]["people"] = row["people"]
     return facts
