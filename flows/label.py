@@ -18,10 +18,12 @@ from tasks.reports import report
 from tasks.segment import segment
 from tasks.shards import ShardResult, split
 from tasks.transcribe import transcribe
+from vsa_core.backends import BACKENDS
 from vsa_core.config import Settings, load_config
 from vsa_core.labels import Modality
 from vsa_core.progress import begin
 from vsa_core.runs import LABEL_SHARD_VIDEOS, RunFailedError, identify
+from vsa_core.transcripts.asr import TRANSCRIBERS
 
 # The slowest first: what is left at the end is short then.
 _ORDER = (Modality.FACE, Modality.TEXT, Modality.AUDIO)
@@ -61,11 +63,13 @@ def label_sources(
 
     opened = _over_shards([ingest], found, settings, root)
     spoken = _over_shards([transcribe], opened.done, settings, root)
+    TRANSCRIBERS.unload()  # the memory of one stage's models is the next one's
     cut = _over_shards([segment], spoken.done, settings, root)
 
     looking = [predict[modality] for modality in _ORDER if modality in settings.backends]
     # What one modality fails at, the others still label.
     seen = _over_shards(looking, cut.done, settings, root)
+    BACKENDS.unload()
 
     begin("train", 1)
     model = train(cut.done, settings, root)

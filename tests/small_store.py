@@ -173,6 +173,9 @@ def _put_predictions(store: Store, video_id: str, backend: str) -> None:
                 "status": "ok" if present else "absent",
                 "sentiment_probs": BY_SIGN[said] if said else None,
                 "emotion_probs": JOY if said and modality == "face" else None,
+                "people": int(present) if modality == "face" else None,
+                "track": 0 if present and modality == "face" else None,
+                "speaks": False if present and modality == "face" else None,
                 "note": None,
             }
         )
@@ -197,6 +200,7 @@ def _face(video_id: str) -> dict[str, Any]:
         "width_px": 100,
         "height_px": 110,
         "score": 0.9,
+        "speaking": None,
         "emotion_probs": JOY,
     }
 
@@ -247,6 +251,8 @@ def _label(
         "end_ms": start_ms + 3_000,
         "text": text,
         "text_source": "captions",
+        "language": "en",
+        "people": int(face_says is not None),
         "sentiment": sentiment,
         "emotion": None if sentiment is None else "joy",
         "sentiment_probs": BY_SIGN[sentiment] if sentiment else None,

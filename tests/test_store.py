@@ -103,6 +103,9 @@ def test_probabilities_must_be_probabilities(store: Store, probs: list[float]) -
         "status": "ok",
         "sentiment_probs": probs,
         "emotion_probs": None,
+        "people": None,
+        "track": None,
+        "speaks": None,
         "note": None,
     }
     with pytest.raises(StoreError, match="no probabilities"):
@@ -198,6 +201,9 @@ def test_predictions_without_segments_or_embeddings_are_reported(store: Store) -
         "status": "ok",
         "sentiment_probs": [0.2, 0.3, 0.5],
         "emotion_probs": None,
+        "people": None,
+        "track": None,
+        "speaks": None,
         "note": None,
     }
     store.commit("predictions", "v1", table_from_rows("predictions", [row]), "a", part="x-1")

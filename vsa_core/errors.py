@@ -36,3 +36,7 @@ class BackendError(VsaError):
 
 class StoreError(VsaError):
     """A store that cannot be read or written: full disk, corrupt file, wrong schema."""
+
+
+class LanguageNotSpoken(VsaError):  # noqa: N818 - no error of anybody's: the model abstains
+    """A text in a language that the model was not trained on."""

@@ -41,6 +41,7 @@ class Status(StrEnum):
 
     OK = "ok"
     ABSENT = "absent"
+    FOREIGN = "foreign"
     ERROR = "error"
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsa_core.backends import Backend, Clip, Faces, FaceWatcher, Prediction, load_backend
+from vsa_core.backends import Backend, Clip, Faces, FaceWatcher, People, Prediction, load_backend
 from vsa_core.config import Settings, fingerprint
-from vsa_core.errors import VsaError
+from vsa_core.errors import LanguageNotSpoken, VsaError
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Modality, Status
 from vsa_core.progress import Steps
 from vsa_core.schemas import table_from_rows
@@ -37,9 +37,10 @@ def predict(
 ) -> TableRef:
     """Let a modality's backend look at every segment of a video, and store what it says.
 
-    Every segment gets one row in `predictions`: `ok`, `absent` (nothing of this modality there)
-    or `error` (with a note); what one segment breaks costs no other. Embeddings, and the faces of
-    a face backend, are stored first, so that a predictions file means that all of it is there.
+    Every segment gets one row in `predictions`: `ok`, `absent` (nothing of this modality there),
+    `foreign` (in a language the model does not speak) or `error`, the latter two with a note; what
+    one segment breaks costs no other. Embeddings, and the faces of a face backend, are stored
+    first, so that a predictions file means that all of it is there.
 
     Raises:
         BackendError: the backend cannot be loaded.
@@ -51,7 +52,7 @@ def predict(
     segments_ref = store.find("segments", video_id)
     if segments_ref is None:
         raise VsaError(f"video {video_id} has no segments in {store.root}: run `vsa run` again")
-    made_from = fingerprint("predict/1", segments_ref.fingerprint, backend.id)
+    made_from = fingerprint("predict/2", segments_ref.fingerprint, backend.id)
     ref = store.fresh("predictions", video_id, made_from, part=part)
     if ref is not None:
         return ref
@@ -64,7 +65,7 @@ def predict(
         seen = [_Seen(Status.ERROR, note=problem) for _ in segments]
     else:
         seen = look(backend, clips, steps)
-    rows = _rows(video_id, backend, segments, seen)
+    rows = _rows(video_id, backend, segments, seen, _people(backend, clips))
     vectors = [
         {
             "video_id": video_id,
@@ -87,14 +88,17 @@ def predict(
 def look(backend: Backend, clips: Sequence[Clip], steps: Steps | None = None) -> list[_Seen]:
     """What a backend says of each clip: read one by one, predicted in batches.
 
-    A clip that cannot be read, a sample that breaks its batch, or numbers that are no
-    probabilities become that clip's error; the others are not touched.
+    A clip in a language the backend does not speak is `foreign`. One that cannot be read, a sample
+    that breaks its batch, or numbers that are no probabilities become that clip's error; the
+    others are not touched.
     """
     seen: list[_Seen] = []
     waiting: list[tuple[int, Any]] = []
     for index, clip in enumerate(clips):
         try:
             sample = backend.read(clip)
+        except LanguageNotSpoken as error:
+            seen.append(_Seen(Status.FOREIGN, note=str(error)))
         except Exception as error:  # noqa: BLE001 - whatever a model or decoder raises is data
             seen.append(_Seen(Status.ERROR, note=_said(error)))
         else:
@@ -179,8 +183,19 @@ def _clips(
     return clips, faces, problem
 
 
+def _people(backend: Backend, clips: Sequence[Clip]) -> list[People | None]:
+    """Who is seen in each clip; None where the backend looks at no faces, or could not watch."""
+    if not isinstance(backend, FaceWatcher):
+        return [None] * len(clips)
+    return [backend.people(clip) if clip.faces is not None else None for clip in clips]
+
+
 def _rows(
-    video_id: str, backend: Backend, segments: Sequence[dict[str, Any]], seen: Sequence[_Seen]
+    video_id: str,
+    backend: Backend,
+    segments: Sequence[dict[str, Any]],
+    seen: Sequence[_Seen],
+    people: Sequence[People | None],
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -191,9 +206,12 @@ def _rows(
             "status": result.status,
             "sentiment_probs": result.sentiment_probs,
             "emotion_probs": result.emotion_probs,
+            "people": None if who is None else who.count,
+            "track": None if who is None else who.track,
+            "speaks": None if who is None or who.track is None else who.speaks,
             "note": result.note,
         }
-        for segment, result in zip(segments, seen, strict=True)
+        for segment, result, who in zip(segments, seen, people, strict=True)
     ]
 
 
@@ -209,6 +227,7 @@ def _face_rows(video_id: str, backend_id: str, faces: Faces) -> list[dict[str, A
             "width_px": int(faces.box_px[i, 2]),
             "height_px": int(faces.box_px[i, 3]),
             "score": float(faces.score[i]),
+            "speaking": None if np.isnan(faces.speaking[i]) else float(faces.speaking[i]),
             "emotion_probs": faces.emotion_probs[i],
         }
         for i in range(len(faces.time_ms))

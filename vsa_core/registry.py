@@ -6,11 +6,19 @@ import importlib
 import inspect
 import threading
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from vsa_core.errors import BackendError, ConfigError
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Unloadable(Protocol):
+    """A model large enough to be worth giving back its memory when its stage is over."""
+
+    def unload(self) -> None:
+        """Free the network; the next use loads it again, and says the same."""
 
 
 class Registry(Generic[T]):
@@ -40,6 +48,14 @@ class Registry(Generic[T]):
             if key not in self._loaded:
                 self._loaded[key] = self._load(name, options)
             return self._loaded[key]
+
+    def unload(self) -> None:
+        """Free the networks of all that is loaded; they stay known, and load again when used."""
+        with self._loading:
+            loaded = list(self._loaded.values())
+        for one in loaded:
+            if isinstance(one, Unloadable):
+                one.unload()
 
     def _load(self, name: str, options: dict[str, Any]) -> T:
         if name not in self.loaders:

@@ -15,7 +15,7 @@ import vsa_core
 from vsa_core.backends import load_backend
 from vsa_core.config import Settings, fingerprint
 from vsa_core.errors import VsaError
-from vsa_core.labels import Agreement, Modality, Origin
+from vsa_core.labels import Agreement, Modality, Origin, Status
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
 
@@ -63,16 +63,18 @@ def summarise(
     """Counts over a run's labels.
 
     Returns:
-        segments; with_<modality>: segments its backend could look at; agreement: count by state;
-        origins: count by origin; media_seconds: length of the videos.
+        segments; with_<modality>: segments its backend could look at; foreign: segments in a
+        language the text model does not speak; agreement: count by state; origins: count by
+        origin; media_seconds: length of the videos.
     """
     summary: dict[str, Any] = {"segments": 0}
+    states: Counter[tuple[Modality, str]] = Counter()
     for modality, backend_id in backend_ids(settings).items():
         part = store.part_of(backend_id)
-        summary[f"with_{modality}"] = sum(
-            pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
-            for table in store.scan("predictions", part=part, keys=video_ids, columns=["status"])
-        )
+        for table in store.scan("predictions", part=part, keys=video_ids, columns=["status"]):
+            states.update((modality, status) for status in table["status"].to_pylist())
+        summary[f"with_{modality}"] = states[modality, Status.OK]
+    summary["foreign"] = states[Modality.TEXT, Status.FOREIGN]
     agreement: Counter[str] = Counter()
     origins: Counter[str] = Counter()
     for table in store.scan("labels", part=run_id, columns=["agreement", "origin"]):

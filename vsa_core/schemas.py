@@ -174,7 +174,7 @@ SEGMENTS = TableSpec(
 
 PREDICTIONS = TableSpec(
     "predictions",
-    1,
+    2,
     "a segment seen by one backend",
     "backend × video",
     pa.schema(
@@ -186,21 +186,43 @@ PREDICTIONS = TableSpec(
             _column(
                 "status",
                 pa.string(),
-                "`ok`; `absent`: nothing of this modality in the segment; `error`: it failed.",
+                "`ok`; `absent`: nothing of this modality in the segment; `foreign`: in a language "
+                "the model does not speak; `error`: it failed.",
             ),
             _column(
                 "sentiment_probs",
                 SENTIMENT_PROBS,
                 "P(negative), P(neutral), P(positive).",
-                null="absent, error, or the backend gives no vote",
+                null="absent, foreign, error, or the backend gives no vote",
             ),
             _column(
                 "emotion_probs",
                 EMOTION_PROBS,
                 "P(anger, disgust, fear, joy, neutral, sadness, surprise).",
-                null="absent, error, or the backend knows no emotions",
+                null="absent, foreign, error, or the backend knows no emotions",
             ),
-            _column("note", pa.string(), "Why it is absent or failed.", null="nothing to say"),
+            _column(
+                "people",
+                pa.int32(),
+                "Different people seen in the segment (tracks of `faces`).",
+                null="no face model",
+            ),
+            _column(
+                "track",
+                pa.int32(),
+                "Whose face it is: the track of `faces`.",
+                null="nobody is seen, or no face model",
+            ),
+            _column(
+                "speaks",
+                pa.bool_(),
+                "True: that face was chosen because its mouth moves with the speech. False: it is "
+                "the largest, longest and most central one.",
+                null="nobody is seen, or no face model",
+            ),
+            _column(
+                "note", pa.string(), "Why it is absent, foreign or failed.", null="nothing to say"
+            ),
         ]
     ),
     id=("segment_id", "backend"),
@@ -226,7 +248,7 @@ EMBEDDINGS = TableSpec(
 
 FACES = TableSpec(
     "faces",
-    1,
+    2,
     "a face in a sampled frame",
     "backend × video",
     pa.schema(
@@ -240,6 +262,13 @@ FACES = TableSpec(
             _column("width_px", pa.int32(), "Width, px."),
             _column("height_px", pa.int32(), "Height, px."),
             _column("score", pa.float32(), "The detector's own score; higher is surer."),
+            _column(
+                "speaking",
+                pa.float32(),
+                "How much the mouth moves with the speech that is heard around that time; above 0 "
+                "where it does.",
+                null="one face alone is in the picture, or nothing is heard",
+            ),
             _column(
                 "emotion_probs",
                 EMOTION_PROBS,
@@ -264,7 +293,7 @@ def attention_column(modality: Modality) -> str:
 
 LABELS = TableSpec(
     "labels",
-    1,
+    2,
     "a segment, labelled by one run",
     "run × shard",
     pa.schema(
@@ -279,6 +308,13 @@ LABELS = TableSpec(
             _END,
             _TEXT,
             _TEXT_SOURCE,
+            _column("language", pa.string(), "BCP 47 tag of the text.", null="not known"),
+            _column(
+                "people",
+                pa.int32(),
+                "Different people seen in the segment; one of them gives the face vote.",
+                null="no face model looked",
+            ),
             _column(
                 "sentiment",
                 pa.string(),
@@ -323,7 +359,7 @@ LABELS = TableSpec(
                     vote_column(m),
                     pa.string(),
                     f"What the {m} model says alone.",
-                    null="absent, failed, or it abstains",
+                    null="absent, failed, it abstains, or it never votes",
                 )
                 for m in MODALITIES
             ),

@@ -213,6 +213,9 @@ def _prediction_row(
         "status": "ok" if present else "absent",
         "sentiment_probs": probs(view.sentiment),
         "emotion_probs": probs(view.emotion),
+        "people": int(present) if modality is Modality.FACE else None,
+        "track": 0 if present and modality is Modality.FACE else None,
+        "speaks": False if present and modality is Modality.FACE else None,
         "note": None,
     }
 

@@ -25,6 +25,9 @@ class Faces:
         score: (n,) float32, the detector's own score.
         emotion_probs: (n, 7) float32.
         embedding: (n, D) float32.
+        speaking: (n,) float32, how much the mouth moves with the speech that is heard around that
+            time, above 0 where it does; NaN where it was not looked at, which is wherever one
+            face alone is in the picture.
         frame_px: width and height of the upright frames the boxes refer to.
     """
 
@@ -34,7 +37,25 @@ class Faces:
     score: NDArray[np.float32]
     emotion_probs: NDArray[np.float32]
     embedding: NDArray[np.float32]
+    speaking: NDArray[np.float32]
     frame_px: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Who is seen in one segment.
+
+    Attributes:
+        count: how many different people are seen (tracks; one who left and came back may count
+            twice).
+        track: the one whose face stands for the segment; None when nobody is seen.
+        speaks: True where that one was chosen because the mouth moves with the speech; False
+            where it is the one that is largest, longest and most central.
+    """
+
+    count: int
+    track: int | None
+    speaks: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +115,11 @@ class Backend(Protocol):
     batch_size: int
 
     def read(self, clip: Clip) -> Any | None:
-        """One sample of this modality from a clip; None when there is nothing of it there."""
+        """One sample of this modality from a clip; None when there is nothing of it there.
+
+        Raises:
+            LanguageNotSpoken: the text is in a language the model was not trained on.
+        """
 
     def predict(self, samples: Sequence[Any]) -> Prediction:
         """Predictions for B samples, in their order."""
@@ -110,13 +135,22 @@ class FaceWatcher(Protocol):
     def look(self, rgb: NDArray[np.uint8]) -> Faces:
         """Every face in one picture, (height, width, 3) RGB; no track is dropped."""
 
+    def people(self, clip: Clip) -> People:
+        """Who is seen in a clip that was watched, and whose face `read` takes."""
+
 
 BACKENDS: Registry[Backend] = Registry(
     "backend",
     {
         "text-minilm": "vsa_core.backends.text_minilm:load",
+        "text-roberta": "vsa_core.backends.text_hf:load_roberta",
+        "text-xlm-roberta": "vsa_core.backends.text_hf:load_xlm_roberta",
+        "text-hf": "vsa_core.backends.text_hf:load",
+        "text-bert": "vsa_core.backends.text_hf:load_encoder",
         "face-mini-xception": "vsa_core.backends.face_mini_xception:load",
+        "face-deepface": "vsa_core.backends.face_deepface:load",
         "audio-logmel": "vsa_core.backends.audio_logmel:load",
+        "audio-wav2vec2-ser": "vsa_core.backends.audio_wav2vec2:load",
         "fake-text": "vsa_core.backends.fake:load_text",
         "fake-face": "vsa_core.backends.fake:load_face",
         "fake-audio": "vsa_core.backends.fake:load_audio",

@@ -188,6 +188,8 @@ def _show(summary: dict[str, Any], console: Console) -> None:
     for modality in ("text", "face", "audio"):
         if f"with_{modality}" in summary:
             table.add_row(f"with {modality}", share(summary[f"with_{modality}"]))
+    if summary["foreign"]:
+        table.add_row("in a language the text model lacks", share(summary["foreign"]))
     table.add_section()
     for state in ("agree", "disagree", "single", "uncertain", "absent"):
         table.add_row(f"votes: {state}", share(agreement[state]))
