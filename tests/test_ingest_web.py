@@ -14,7 +14,7 @@ import pytest
 from tests import bad_media
 from vsa_core.config import Sources
 from vsa_core.errors import SourceError
-from vsa_core.ingest.web import fetch
+from vsa_core.ingest.web import _untranslated, fetch
 from vsa_core.media import probe
 
 LOOPBACK = Sources(allow_private_addresses=True)
@@ -74,6 +74,16 @@ def test_captions_in_other_languages_are_left(site: tuple[str, list[str]], tmp_p
     assert list(path.parent.glob("*.vtt")) == []
     path, _ = fetch(f"{site[0]}/page.html?again", LOOPBACK, [], tmp_path)
     assert len(list(path.parent.glob("*.vtt"))) == 1
+
+
+def test_without_wanted_languages_no_translation_is_fetched() -> None:
+    translated = {tag: [] for tag in ("af", "en", "es", "es-orig", "zu")}
+    info = {"language": "es", "automatic_captions": translated, "subtitles": {"live_chat": []}}
+    assert _untranslated(info) == ["es", r"es\-orig"]
+    info["subtitles"] = {"pt-BR": [], "es": []}
+    assert _untranslated(info) == [r"pt\-BR", "es", r"es\-orig"]
+    assert _untranslated({"automatic_captions": translated}) == [r"es\-orig"]
+    assert _untranslated({}) == []
 
 
 @pytest.mark.parametrize("page", ["missing.mp4", "words.html"])

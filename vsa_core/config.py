@@ -48,7 +48,9 @@ class Sources(_Section):
 class Transcripts(_Section):
     """How words are found."""
 
-    languages: tuple[str, ...] = Field(("en",), description="Wanted caption languages, in order.")
+    languages: tuple[str, ...] = Field(
+        ("en",), description="Wanted caption languages, in order; empty: the video's own."
+    )
     use_captions: bool = Field(True, description="False recognises speech even beside captions.")
     max_caption_mb: int = Field(20, ge=1, description="A larger caption file is refused, MB.")
     transcriber: NamedModel | None = Field(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vsa_core.cli import OK, SOME_FAILED
-from vsa_core.errors import ConfigError, MediaError, SourceError
+from vsa_core.errors import ConfigError, LanguageNotSpoken, MediaError, SourceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,11 +80,19 @@ def _of_texts(backend: Backend, texts: list[str]) -> list[dict[str, Any]]:
     clips = [
         Clip(segment_id=f"line-{n}", start_ms=0, end_ms=0, text=t) for n, t in enumerate(texts)
     ]
-    samples = [backend.read(clip) for clip in clips]
-    present = [n for n, sample in enumerate(samples) if sample is not None]
     results = [{"text": text, **_named(None, None)} for text in texts]
+    samples: dict[int, Any] = {}
+    for n, clip in enumerate(clips):
+        try:
+            sample = backend.read(clip)
+        except LanguageNotSpoken as error:
+            results[n]["note"] = str(error)
+        else:
+            if sample is not None:
+                samples[n] = sample
+    present = list(samples)
     if present:
-        said = backend.predict([samples[n] for n in present])
+        said = backend.predict(list(samples.values()))
         for row, n in enumerate(present):
             sentiment = None if said.sentiment_probs is None else said.sentiment_probs[row]
             emotion = None if said.emotion_probs is None else said.emotion_probs[row]

@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +27,8 @@ def fetch(
     Args:
         url: http or https; anything else is refused.
         settings: limits on size and addresses.
-        languages: of the captions wanted, BCP 47; empty for all.
+        languages: of the captions wanted, BCP 47; empty for those in the video's own language:
+            all that people made, and automatic ones that are no translation.
         media: folder of the store; each address gets a folder of its own below it, named by a
             hash, put in place when it is complete. An interrupted download is resumed.
 
@@ -105,7 +106,7 @@ def _download(url: str, settings: Sources, languages: Sequence[str], folder: Pat
         "writeautomaticsub": True,
         "subtitlesformat": "vtt",
         # Patterns: a language stands for its regional forms and yt-dlp's `-orig` too.
-        "subtitleslangs": [f"{re.escape(tag)}(-.*)?" for tag in languages] or ["all"],
+        "subtitleslangs": [f"{re.escape(tag)}(-.*)?" for tag in languages],
         "max_filesize": limit,
         "progress_hooks": [stop_when_too_large],
         "retries": 5,
@@ -120,8 +121,29 @@ def _download(url: str, settings: Sources, languages: Sequence[str], folder: Pat
     logging.getLogger("vsa.yt_dlp").propagate = False
     try:
         with yt_dlp.YoutubeDL(options) as downloader:
+            if not languages:
+                info = downloader.extract_info(url, download=False)
+                downloader.params["subtitleslangs"] = _untranslated(info or {})
             downloader.extract_info(url)
     except yt_dlp.utils.YoutubeDLError as error:
         # Colours, the prefix and advice on reporting bugs are for yt-dlp's own users.
         said = re.sub(r"\x1b\[[0-9;]*m|^ERROR: |;? please report this issue.*", "", str(error))
         raise SourceError(said) from error
+
+
+def _untranslated(info: Mapping[str, Any]) -> list[str]:
+    """Patterns of the caption languages of a page that are no machine's translation.
+
+    A platform offers its automatic captions translated into a hundred languages. The ones in the
+    language spoken are called `<language>-orig`, or bear the language of the video.
+
+    Args:
+        info: what yt-dlp found out about the page.
+    """
+    made = [tag for tag in info.get("subtitles") or {} if tag != "live_chat"]
+    heard = [
+        tag
+        for tag in info.get("automatic_captions") or {}
+        if tag.endswith("-orig") or tag == info.get("language")
+    ]
+    return [re.escape(tag) for tag in dict.fromkeys([*made, *heard])]
