@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +85,75 @@ def test_full_stops_that_end_nothing(text: str) -> None:
 )
 def test_sentence_ends(text: str, parts: list[str]) -> None:
     assert cut(text) == parts
+
+
+# --- scripts ------------------------------------------------------------------------------
+
+
+def test_chinese_and_japanese_cues_are_joined_without_a_space() -> None:
+    found = utterances(cues("今天我们", "去公园。我", "很开心，", "真的。"), DEFAULT)
+    assert [each.text for each in found] == ["今天我们去公园。", "我很开心，真的。"]
+    (found_one,) = utterances([Cue(0, 4000, "「はい」"), Cue(100, 4000, "と言った。")], DEFAULT)
+    assert found_one.text == "「はい」と言った。"
+    (mixed,) = utterances(cues("我用的是", "iPhone 15", "拍的。"), DEFAULT)
+    assert mixed.text == "我用的是 iPhone 15 拍的。"
+
+
+def test_words_are_joined_as_they_stand_in_the_text() -> None:
+    words = [(0, 300, "今天"), (300, 500, "天"), (500, 900, "气"), (900, 1600, "很好。")]
+    chinese = replace(timed(*words), text="今天天气很好。")
+    assert [each.text for each in utterances([chinese], DEFAULT)] == ["今天天气很好。"]
+    words = [(0, 300, "A"), (300, 500, "well"), (500, 900, "-known"), (900, 1600, "film.")]
+    english = replace(timed(*words), text="A well-known film.")
+    assert [each.text for each in utterances([english], DEFAULT)] == ["A well-known film."]
+    other = replace(timed(*words), text="Something else.")
+    assert [each.text for each in utterances([other], DEFAULT)] == ["A well -known film."]
+
+
+def test_a_long_sentence_without_spaces_is_cut_after_a_clause() -> None:
+    text = "我" * 30 + "，" + "你" * 40 + "，" + "他" * 40 + "。"
+    found = cut(text, 22_600)
+    assert found == ["我" * 30 + "，" + "你" * 40 + "，", "他" * 40 + "。"]
+    assert "".join(cut(text.replace("，", ""), 22_600)) == text.replace("，", "")
+
+
+def test_a_long_sentence_without_spaces_or_marks_is_cut_where_a_word_begins() -> None:
+    words = ["好好好好好好的"] * 18
+    for part in cut("".join(words), 40_000)[:-1]:
+        assert part.endswith("的")
+    japanese = "昨日の映画とても" * 20
+    found = cut(japanese, 40_000)
+    assert len(found) == 3
+    assert all(part.startswith(("昨", "映")) for part in found)
+
+
+@pytest.mark.parametrize("letters", ["กำ", "မြန်", "ខ្ញុំ", "が́", "👩‍👩‍👧好"])
+def test_an_endless_run_of_letters_is_cut_between_characters(letters: str) -> None:
+    found = utterances([Cue(0, 60_000, letters * 100)], Segments(max_ms=5000))
+    assert "".join(each.text for each in found) == letters * 100
+    assert all(each.end_ms - each.start_ms <= 5000 for each in found)
+    whole = regex.findall(r"\X", letters)
+    assert all(regex.findall(r"\X", each.text)[0] in whole for each in found)
+
+
+def test_subtitles_without_full_stops_end_with_their_cue() -> None:
+    subtitles = cues("今天我们去公园", "你看那只狗", "好可爱啊", length_ms=2000)
+    assert [each.text for each in utterances(subtitles, DEFAULT)] == [
+        "今天我们去公园", "你看那只狗", "好可爱啊",
+    ]  # fmt: skip
+    goes_on = cues("昨日の映画は", "とても良かった", "でも長い", length_ms=2000)
+    assert [each.text for each in utterances(goes_on, DEFAULT)] == [
+        "昨日の映画はとても良かった", "でも長い",
+    ]  # fmt: skip
+    recognised = [timed((0, 2000, "今天我们去公园")), timed((2000, 4000, "你看那只狗"))]
+    assert [each.text for each in utterances(recognised, DEFAULT)] == ["今天我们去公园你看那只狗"]
+
+
+def test_thai_is_cut_at_spaces_and_pauses() -> None:
+    thai = "สวัสดีทุกคน ฉันชอบหนังเรื่องนี้มาก แต่ตอนจบเศร้า"
+    assert cut(thai) == ["สวัสดีทุกคน", "ฉันชอบหนังเรื่องนี้มาก แต่ตอนจบเศร้า"]
+    apart = [timed((0, 1500, "สวัสดี")), timed((2201, 4000, "ทุกคน"))]
+    assert [each.text for each in utterances(apart, DEFAULT)] == ["สวัสดี", "ทุกคน"]
 
 
 # --- times --------------------------------------------------------------------------------
@@ -244,6 +315,14 @@ WORDS = st.sampled_from(
         "3.5",
         "wonderful",
         "你好。我",
+        "我喜欢这部电影，真的",
+        "「はい。」と",
+        "เรื่องน้ำ",
+        "ម៉ែខ្ញុំ។",
+        "है।मुझे",
+        "؟نعم",
+        "¿qué?",
+        "👩‍👩‍👧が́",
         "-",
         "I.",
     ]
@@ -281,8 +360,10 @@ def test_nothing_is_lost_moved_or_overlapping(
     assert "".join("".join(each.text.split()) for each in found) == "".join(
         "".join(cue.text.split()) for cue in ordered
     )
+    clusters = set(regex.findall(r"\X", " ".join(cue.text for cue in given_cues)))
     for each in found:
         assert 0 <= each.start_ms < each.end_ms
+        assert set(regex.findall(r"\X", each.text)) <= clusters | {" "}
         assert each.text == " ".join(each.text.split()) != ""
         if each.end_ms - each.start_ms > max_ms:
             # One word takes all that time; others there can only be of no length of their own.

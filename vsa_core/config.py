@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vsa_core.errors import ConfigError
 from vsa_core.labels import Modality
+from vsa_core.language import tag_of
 
 
 class _Section(BaseModel):
@@ -49,13 +50,21 @@ class Transcripts(_Section):
     """How words are found."""
 
     languages: tuple[str, ...] = Field(
-        ("en",), description="Wanted caption languages, in order; empty: the video's own."
+        ("en",), description="Wanted caption languages, in order; empty: any, the one spoken first."
     )
     use_captions: bool = Field(True, description="False recognises speech even beside captions.")
     max_caption_mb: int = Field(20, ge=1, description="A larger caption file is refused, MB.")
     transcriber: NamedModel | None = Field(
         NamedModel(name="pocketsphinx"), description="Speech recognition; null for none."
     )
+
+    @field_validator("languages")
+    @classmethod
+    def _tags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for tag in value:
+            if tag_of(tag) is None:
+                raise ValueError(f"{tag!r} is no language tag: write en, pt-BR, zh-Hans")
+        return value
 
 
 class Segments(_Section):

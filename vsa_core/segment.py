@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from vsa_core.config import Segments, Settings, fingerprint
-from vsa_core.cues import Cue, cues_of
+from vsa_core.cues import Cue, Word, cues_of
 from vsa_core.errors import StoreError
 from vsa_core.progress import Steps
 from vsa_core.schemas import table_from_rows
+from vsa_core.sentences import (
+    closes_phrase,
+    ends_clause,
+    ends_sentence,
+    joins,
+    pieces,
+    without_stops,
+)
 from vsa_core.store import Store, TableRef
 
 # Overlapping cues that start this close to one another are spoken at the same time.
@@ -44,17 +51,18 @@ def utterances(cues: Iterable[Cue], settings: Segments) -> list[Utterance]:
 
     An utterance is one sentence. It also ends where nobody speaks for longer than `pause_ms`. One
     longer than `max_ms` is cut, best after a clause or at a breath, into parts of about the same
-    length; only a single word can be longer. One shorter than `min_ms` is joined to the nearer
-    neighbour, the later one when both are as near, unless a pause lies between or both together
-    are longer than `max_ms`. Times inside a cue are its words' where it has them, else they go by
-    the number of characters, but not slower than anybody speaks.
+    length; only a single word can be longer, or one character of a script without spaces. One
+    shorter than `min_ms` is joined to the nearer neighbour, the later one when both are as near,
+    unless a pause lies between or both together are longer than `max_ms`. Times inside a cue are
+    its words' where it has them, else they go by the number of characters, but not slower than
+    anybody speaks.
 
     Args:
         cues: in any order; where they overlap, the earlier one ends as the later one starts.
         settings: `min_ms`, `max_ms` and `pause_ms`.
     """
     tokens = _tokens(cues)
-    pieces = [
+    parts = [
         part
         for sentence in _sentences(tokens, settings.pause_ms)
         for part in _parts(tokens, sentence, settings.max_ms)
@@ -65,7 +73,7 @@ def utterances(cues: Iterable[Cue], settings: Segments) -> list[Utterance]:
             tokens[piece.stop - 1].end_ms,
             _text(tokens[piece.start : piece.stop]),
         )
-        for piece in _joined(tokens, list(_lasting(tokens, pieces)), settings)
+        for piece in _joined(tokens, list(_lasting(tokens, parts)), settings)
     ]
 
 
@@ -78,27 +86,38 @@ def _text(tokens: Iterable[_Token]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """The smallest thing that is never cut; `space` when one stands before it."""
+    """The smallest thing that is never cut.
+
+    Attributes:
+        space: whether one stands before it.
+        word: whether it begins a word, as far as can be told.
+        closes: whether a cue that stands for a sentence ends with it.
+    """
 
     start_ms: int
     end_ms: int
     text: str
     space: bool
-
-
-# Scripts without spaces can be cut after their own punctuation.
-_UNSPACED = re.compile(r"[^。！？，、；：]*[。！？，、；：]+[」』”’）】〕》〉]*|[^。！？，、；：]+")
+    word: bool
+    closes: bool = False
 
 
 def _tokens(cues: Iterable[Cue]) -> list[_Token]:
     """Tokens whose times never run backwards or overlap; each lasts 1 ms where there is room."""
+    cues = list(cues)
+    by_cue = without_stops([cue.text for cue in cues])
     found: list[_Token] = []
     at = 0
     for start_ms, end_ms, spoken in _apart(cues):
+        before = found[-1].text if found else ""
         for token in _spread(spoken, start_ms, end_ms):
             start = max(at, token.start_ms)
             at = max(start, token.end_ms)
-            found.append(replace(token, start_ms=start, end_ms=at))
+            space = token.space and not joins(before, token.text)
+            found.append(replace(token, start_ms=start, end_ms=at, space=space))
+            before = ""
+        if by_cue and found and not spoken[-1].words and closes_phrase(found[-1].text):
+            found[-1] = replace(found[-1], closes=True)
     for index, token in enumerate(found):
         if token.end_ms == token.start_ms and (
             index + 1 == len(found) or found[index + 1].start_ms > token.start_ms
@@ -128,12 +147,32 @@ def _apart(cues: Iterable[Cue]) -> Iterator[tuple[int, int, list[Cue]]]:
 def _spread(spoken: Sequence[Cue], start_ms: int, end_ms: int) -> Iterator[_Token]:
     """Tokens of what is spoken in a span; times by words, else by characters."""
     if len(spoken) == 1 and spoken[0].words:
-        for word in spoken[0].words:
+        for word, space in _spaced_words(spoken[0]):
             first, last = (min(max(ms, start_ms), end_ms) for ms in (word.start_ms, word.end_ms))
-            yield from _by_characters(word.text, first, max(first, last))
+            tokens = _by_characters(word.text, first, max(first, last))
+            for number, token in enumerate(tokens):
+                yield token if number or space else replace(token, space=False)
     else:
-        text = " ".join(cue.text for cue in spoken)
+        text = spoken[0].text
+        for before, cue in pairwise(spoken):
+            text += cue.text if joins(before.text, cue.text) else f" {cue.text}"
         yield from _by_characters(text, start_ms, min(end_ms, start_ms + _longest_ms(text)))
+
+
+def _spaced_words(cue: Cue) -> Iterator[tuple[Word, bool]]:
+    """A cue's words, and whether a space stands before each: in the cue's text, else by script."""
+    at, before = 0, ""
+    for word in cue.words:
+        bare = word.text.strip()
+        found = cue.text.find(bare, at)
+        skipped = cue.text[at:found] if found >= 0 else "?"
+        if skipped.strip():  # the words are not those of the text
+            space = not joins(before, bare)
+        else:
+            space = bool(skipped) or not before
+            at = found + len(bare)
+        yield word, space
+        before = bare or before
 
 
 def _longest_ms(text: str) -> int:
@@ -143,67 +182,32 @@ def _longest_ms(text: str) -> int:
 
 
 def _by_characters(text: str, start_ms: int, end_ms: int) -> Iterator[_Token]:
-    parts = [
-        (part, number == 0)
-        for word in text.split()
-        for number, part in enumerate(_UNSPACED.findall(word))
-    ]
-    total = sum(len(part) + space for part, space in parts)
+    parts = list(pieces(text))
+    total = sum(len(part.text) + part.spaced for part in parts)
     done, at = 0, start_ms
-    for part, space in parts:
-        done += len(part) + space
+    for part in parts:
+        done += len(part.text) + part.spaced
         until = start_ms + (end_ms - start_ms) * done // total
-        yield _Token(at, until, part, space)
+        yield _Token(at, until, part.text, part.spaced, part.word)
         at = until
 
 
 # --- tokens to sentences ------------------------------------------------------------------
-
-_CLOSING = "\"'”’»)]}」』）】〕》〉*_"
-_OPENING = "\"'“‘«([{„¿¡*_"
-_ENDS = tuple(".!?…。！？।॥؟۔")
-_CLAUSE_ENDS = tuple(",;:，、；：،؛–—")
-# What a full stop can follow without ending a sentence: always, before a number, before a small
-# letter. A dotted initialism (U.S., e.g., J.) never ends one: its dots tell nothing.
-_TITLES = re.compile(
-    r"mrs?|ms|mx|dr|prof|rev|hon|st|sgt|lt|capt|col|gen|gov|sen|rep|pres|mt|vs|approx|ph\.d|"
-    r"mme|mlle|sra?|dra"
-)
-_COUNTED = re.compile(
-    r"nos?|nr|pp?|vol|art|sec|fig|ch|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec"
-)
-_TRAILING = re.compile(r"etc|inc|ltd|corp|co|bros|jr|dept|est|usw|bzw|[ap]\.m")
-_INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*")
 
 
 def _sentences(tokens: Sequence[_Token], pause_ms: int) -> Iterator[range]:
     """Runs of tokens that end with every sentence and at every pause."""
     first = 0
     for number, (token, following) in enumerate(pairwise(tokens), 1):
-        if following.start_ms - token.end_ms > pause_ms or _ends_sentence(
-            token.text, following.text
+        if (
+            following.start_ms - token.end_ms > pause_ms
+            or token.closes
+            or ends_sentence(token.text, following.text, spaced=following.space)
         ):
             yield range(first, number)
             first = number
     if tokens:
         yield range(first, len(tokens))
-
-
-def _ends_sentence(word: str, following: str) -> bool:
-    bare = word.rstrip(_CLOSING)
-    if not bare.endswith(_ENDS):
-        return False
-    next_letter = following.lstrip(_OPENING)[:1]
-    if next_letter.islower() and (bare != word or bare.endswith(("…", ".."))):
-        return False  # “Really?” she said; well … maybe
-    if not bare.endswith(".") or bare.endswith(".."):
-        return True
-    stem = bare[:-1].lstrip(_OPENING).casefold()
-    if _COUNTED.fullmatch(stem):
-        return not next_letter.isdigit()
-    if _TRAILING.fullmatch(stem):
-        return next_letter.isupper()
-    return stem == "i" or not (_TITLES.fullmatch(stem) or _INITIALS.fullmatch(stem))
 
 
 # --- sentences to parts of bounded length -------------------------------------------------
@@ -216,15 +220,19 @@ def _parts(tokens: Sequence[_Token], sentence: range, max_ms: int) -> Iterator[r
         start_ms = tokens[first].start_ms
         left_ms = tokens[last].end_ms - start_ms
         aim_ms = left_ms / math.ceil(left_ms / max_ms)
-        best, best_rank = first, (2, 0.0)
+        best, best_rank = first, (3, 0.0)
         for index in range(first, last):
             length_ms = tokens[index].end_ms - start_ms
             if length_ms > max_ms:
                 break
-            clause = tokens[index].text.rstrip(_CLOSING).endswith(_CLAUSE_ENDS)
-            breath = tokens[index + 1].start_ms - tokens[index].end_ms >= _BREATH_MS
-            good = (clause or breath) and length_ms >= aim_ms / 2
-            rank = (0 if good else 1, abs(length_ms - aim_ms))
+            token, following = tokens[index], tokens[index + 1]
+            clause = ends_clause(token.text, following.text, spaced=following.space)
+            breath = following.start_ms - token.end_ms >= _BREATH_MS
+            enough = length_ms >= aim_ms / 2
+            # Where words have no spaces, where they begin is a guess: a good one is near enough.
+            word = following.space or (following.word and enough)
+            place = 0 if (clause or breath) and enough else 1 if word else 2
+            rank = (place, abs(length_ms - aim_ms))
             if rank < best_rank:
                 best, best_rank = index, rank
         yield range(first, best + 1)
@@ -284,7 +292,7 @@ def segment(video_id: str, settings: Settings, store: Store, steps: Steps) -> Ta
     if transcript is None:
         raise StoreError(f"video {video_id} has no transcript in {store.root}: run it again")
     made_from = fingerprint(
-        "segment/1", transcript.fingerprint, settings.segments.model_dump(mode="json")
+        "segment/2", transcript.fingerprint, settings.segments.model_dump(mode="json")
     )
     ref = store.fresh("segments", video_id, made_from)
     if ref is not None:

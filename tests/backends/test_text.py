@@ -21,7 +21,7 @@ from sklearn.metrics import f1_score
 
 from vsa_core.backends import Clip, Prediction, text_minilm
 from vsa_core.backends.text_minilm import LAYERS, Line, TextMiniLM, load, read_line
-from vsa_core.errors import BackendError, ConfigError
+from vsa_core.errors import BackendError, ConfigError, LanguageNotSpoken
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Emotion, Sentiment
 
 REPO = Path(__file__).resolve().parents[2]
@@ -92,29 +92,31 @@ def test_text_is_cleaned(text: str, read: str) -> None:
     assert read_line(text) == Line(read)
 
 
-@pytest.mark.parametrize("language", [None, "", "en", "en-US", "EN_gb", "en-orig", "und"])
-def test_english_and_unknown_languages_are_spoken(language: str | None) -> None:
-    assert read_line("This is great.", language) == Line("This is great.", english=True)
+@pytest.mark.parametrize("language", [None, "", "en", "en-US", "EN_gb", "eng", "en-orig", "und"])
+def test_english_and_unknown_languages_are_spoken(
+    backend: TextMiniLM, language: str | None
+) -> None:
+    assert backend.read(clip("This is great.", language)) == Line("This is great.")
 
 
 @pytest.mark.parametrize(
-    ("text", "language"),
+    ("text", "language", "said"),
     [
-        ("Das ist toll.", "de"),
-        ("Qué bueno", "es-419"),
-        ("素晴らしい映画でした", None),
-        ("Отлично", "en"),
+        ("Das ist toll.", "de", "en, not de: choose the profile multilingual"),
+        ("Qué bueno", "es-419", "en, not es-419"),
+        ("素晴らしい映画でした", None, "other letters than Latin"),
+        ("Отлично", "en", "other letters than Latin"),
     ],
 )
-def test_it_abstains_on_what_it_does_not_speak(
-    backend: TextMiniLM, text: str, language: str | None
+def test_it_says_what_it_does_not_speak(
+    backend: TextMiniLM, text: str, language: str | None, said: str
 ) -> None:
-    samples = [backend.read(clip("This is great.")), backend.read(clip(text, language))]
-    found = backend.predict(samples)
-    for probs in (found.sentiment_probs, found.emotion_probs):
-        assert np.isfinite(probs[0]).all()
-        assert np.isnan(probs[1]).all()
-    assert np.isfinite(found.embedding).all()
+    with pytest.raises(LanguageNotSpoken, match=said):
+        backend.read(clip(text, language))
+
+
+def test_nothing_said_in_another_language_is_nothing(backend: TextMiniLM) -> None:
+    assert backend.read(clip("[Musik]", "de")) is None
 
 
 # --- what it says -------------------------------------------------------------------------

@@ -406,6 +406,67 @@ def test_captions_made_by_people_go_before_automatic_ones(tmp_path: Path) -> Non
     assert find_captions(tmp_path / "v.mp4", ["en"]) == tmp_path / "v.en.srt"
     put(tmp_path, "v.en.srt", content="broken")
     assert find_captions(tmp_path / "v.mp4", ["en"]) == tmp_path / "v.en.vtt"
+    put(tmp_path, "v.en-US.vtt")
+    assert find_captions(tmp_path / "v.mp4", ["en"]) == tmp_path / "v.en-US.vtt"
+
+
+@pytest.mark.parametrize(
+    ("names", "spoken", "best"),
+    [
+        (["v.en.vtt", "v.es.vtt"], "es", "v.es.vtt"),
+        (["v.en.vtt", "v.es.vtt"], "es-MX", "v.es.vtt"),
+        (["v.en.vtt", "v.es-419.vtt"], "es", "v.es-419.vtt"),
+        (["v.pt-BR.vtt", "v.pt-PT.vtt"], "pt-PT", "v.pt-PT.vtt"),
+        (["v.de.vtt", "v.nb.vtt"], "no", "v.nb.vtt"),
+        (["v.ar.vtt", "v.es-orig.vtt"], None, "v.es-orig.vtt"),
+        (["v.ar.vtt", "v.es-orig.vtt", "v.es.vtt"], None, "v.es.vtt"),
+        (["v.ar.vtt", "v.vtt"], "es", "v.vtt"),
+        (["v.ar.vtt", "v.und.vtt"], "es", "v.und.vtt"),
+        (["v.es-eEY6OEpapPo.vtt", "v.ar.vtt"], "es", "v.es-eEY6OEpapPo.vtt"),
+        (["v.fr.vtt", "v.de.srt"], "es", "v.fr.vtt"),
+        (["v.fr.vtt", "v.de.srt"], "no tag", "v.fr.vtt"),
+    ],
+)
+def test_when_any_language_will_do_the_one_spoken_goes_first(
+    tmp_path: Path, names: list[str], spoken: str | None, best: str
+) -> None:
+    put(tmp_path, *names)
+    assert find_captions(tmp_path / "v.mp4", [], spoken) == tmp_path / best
+
+
+def test_translations_by_people_go_before_automatic_ones(tmp_path: Path) -> None:
+    put(tmp_path, "v.de.vtt", content=rolled(SPOKEN, tags=True, hold=True))
+    put(tmp_path, "v.fr.vtt")
+    assert find_captions(tmp_path / "v.mp4", [], "es") == tmp_path / "v.fr.vtt"
+    put(tmp_path, "v.es-orig.vtt", content=rolled(SPOKEN, tags=True, hold=True))
+    assert find_captions(tmp_path / "v.mp4", [], "es") == tmp_path / "v.es-orig.vtt"
+    put(tmp_path, "v.es-419.vtt")
+    assert find_captions(tmp_path / "v.mp4", [], "es") == tmp_path / "v.es-419.vtt"
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        ("talk.EN_us.vtt", "en-US"),
+        ("talk.iw.vtt", "he"),
+        ("talk.de-orig.vtt", "de"),
+        ("talk.en-eEY6OEpapPo.vtt", "en"),
+        ("talk.und.vtt", None),
+        ("talk.vtt", None),
+    ],
+)
+def test_the_language_of_a_file_is_in_its_name(
+    tmp_path: Path, name: str, language: str | None
+) -> None:
+    assert read(tmp_path, ONE.format("Hello"), name).language == language
+
+
+def test_no_part_of_the_videos_own_name_is_a_language(tmp_path: Path) -> None:
+    put(tmp_path, "my.new.vtt", "my.new.fr.vtt")
+    video = tmp_path / "my.new.mp4"
+    assert read_captions(tmp_path / "my.new.vtt", video=video).language is None
+    assert read_captions(tmp_path / "my.new.fr.vtt", video=video).language == "fr"
+    assert read_captions(tmp_path / "my.new.vtt").language == "new"
 
 
 @pytest.mark.parametrize(

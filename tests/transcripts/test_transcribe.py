@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ class Listening:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.heard = Transcript((Cue(100, 900, "hello there"),), "asr:listening", "en")
 
     def transcribe(self, media: Any) -> Transcript:
         self.asked += 1
-        return Transcript((Cue(100, 900, "hello there"),), "asr:listening", "en")
+        return self.heard
 
 
 @pytest.fixture
@@ -107,3 +109,149 @@ def test_nothing_to_hear_with_is_noted(video: Path, tmp_path: Path) -> None:
     row = read_video(store, video_id)
     assert row["note"] == "no captions and no transcriber set"
     assert row["captions_kind"] == "none"
+
+
+# --- languages ----------------------------------------------------------------------------
+
+SPANISH = (
+    "Hola a todos, bienvenidos otra vez al canal. Hoy les voy a contar por qué devolví este "
+    "teléfono después de una semana. La verdad es que la batería no dura nada y la pantalla se "
+    "raya enseguida. ¿Alguna vez les pasó algo parecido? No sé qué decirte, estoy muy enojada."
+)
+ENGLISH = (
+    "Hello everybody, and welcome back to my channel. Today I will tell you why I sent this phone "
+    "back after a week. Honestly, the battery is a let-down, and the screen scratches at once. Has "
+    "anything like that ever happened to you? I do not know what to say, I am so angry."
+)
+
+
+def languages(store: Store, video_id: str) -> set[str | None]:
+    return {row["language"] for row in store.read(store.find("transcripts", video_id)).to_pylist()}
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "info", "text", "language", "note"),
+    [
+        ("talk.es.vtt", "", "en", "Hola.", "es", None),
+        ("talk.es.vtt", "\nLanguage: es-MX", None, "Hola.", "es-MX", None),
+        ("talk.vtt", "", "pt_br", "Oi.", "pt-BR", None),
+        ("talk.vtt", "", "Portuguese", "Oi.", None, None),
+        ("talk.vtt", "", None, SPANISH, "es", None),
+        ("talk.vtt", "", None, "Hola.", None, None),
+        ("talk.en.vtt", "", "en", ENGLISH, "en", None),
+        (
+            "talk.en.vtt",
+            "",
+            "en",
+            SPANISH,
+            "es",
+            "captions tagged 'en' are in 'es' and taken for it",
+        ),
+        (
+            "talk.vtt",
+            "",
+            "en-US",
+            SPANISH,
+            "es",
+            "captions by the info.json in 'en-US' are in 'es' and taken for it",
+        ),
+    ],
+)
+def test_the_language_of_captions(
+    video: Path,
+    tmp_path: Path,
+    name: str,
+    header: str,
+    info: str | None,
+    text: str,
+    language: str | None,
+    note: str | None,
+) -> None:
+    cue = f"00:00.000 --> 00:00.900\n{text}\n"
+    (video.parent / name).write_text(f"WEBVTT{header}\n\n{cue}", encoding="utf-8")
+    video.with_suffix(".info.json").write_text(json.dumps({"language": info}))
+    store, settings = Store(tmp_path / "s"), any_language()
+    video_id = taken_in(video, store, settings)
+    ref = transcribe(video_id, settings, store, Steps("transcribe"))
+    assert languages(store, video_id) == {language}
+    assert read_video(store, video_id)["note"] == note
+    assert transcribe(video_id, settings, store, Steps("transcribe")) == ref
+
+
+def any_language() -> Settings:
+    settings = load_config()
+    wanted = settings.transcripts.model_copy(update={"languages": ()})
+    return settings.model_copy(update={"transcripts": wanted})
+
+
+def test_another_language_in_the_info_gives_the_captions_another(
+    video: Path, tmp_path: Path, listening: Listening
+) -> None:
+    video.with_suffix(".vtt").write_text("WEBVTT\n\n00:00.000 --> 00:00.900\nOla.\n")
+    store, settings = Store(tmp_path / "s"), load_config()
+    for language in ("pt", "gl"):
+        video.with_suffix(".info.json").write_text(json.dumps({"language": language}))
+        video_id = taken_in(video, store, settings)
+        transcribe(video_id, settings, store, Steps("transcribe"))
+        assert languages(store, video_id) == {language}
+
+
+def test_another_name_gives_the_captions_another_language(video: Path, tmp_path: Path) -> None:
+    path = video.with_suffix(".pt.vtt")
+    path.write_text("WEBVTT\n\n00:00.000 --> 00:00.900\nOla.\n")
+    store, settings = Store(tmp_path / "s"), any_language()
+    video_id = taken_in(video, store, settings)
+    transcribe(video_id, settings, store, Steps("transcribe"))
+    path.rename(video.with_suffix(".gl.vtt"))
+    transcribe(video_id, settings, store, Steps("transcribe"))
+    assert languages(store, video_id) == {"gl"}
+
+
+def test_with_any_language_the_spoken_one_is_read(video: Path, tmp_path: Path) -> None:
+    for language, text in (("de", "Hallo."), ("es", "Hola.")):
+        video.with_suffix(f".{language}.vtt").write_text(
+            f"WEBVTT\n\n00:00.000 --> 00:00.900\n{text}\n"
+        )
+    video.with_suffix(".info.json").write_text('{"language": "es"}')
+    store, settings = Store(tmp_path / "s"), any_language()
+    video_id = taken_in(video, store, settings)
+    transcribe(video_id, settings, store, Steps("transcribe"))
+    assert said(store, video_id) == ["Hola."]
+
+
+@pytest.mark.parametrize(
+    ("heard", "info", "language"), [("fr", "en", "fr"), (None, "en", "es"), ("en", None, "en")]
+)
+def test_the_language_of_what_is_heard_is_kept_when_the_file_moves(
+    video: Path,
+    tmp_path: Path,
+    listening: Listening,
+    heard: str | None,
+    info: str | None,
+    language: str,
+) -> None:
+    listening.heard = Transcript((Cue(100, 900, SPANISH),), "asr:listening", heard)
+    listening.language = None
+    video.with_suffix(".info.json").write_text(json.dumps({"language": info}))
+    store, settings = Store(tmp_path / "s"), load_config()
+    video_id = taken_in(video, store, settings)
+    transcribe(video_id, settings, store, Steps("transcribe"))
+    assert languages(store, video_id) == {language}
+    moved = video.rename(tmp_path / "moved.mp4")
+    assert taken_in(moved, store, settings) == video_id
+    transcribe(video_id, settings, store, Steps("transcribe"))
+    assert languages(store, video_id) == {language}
+    assert listening.asked == 1
+
+
+def test_silence_has_no_language_when_it_is_read_again(
+    video: Path, tmp_path: Path, listening: Listening
+) -> None:
+    listening.heard = Transcript((), "asr:listening")
+    store, settings = Store(tmp_path / "s"), load_config()
+    video_id = taken_in(video, store, settings)
+    transcribe(video_id, settings, store, Steps("transcribe"))
+    taken_in(video.rename(tmp_path / "moved.mp4"), store, settings)
+    transcribe(video_id, settings, store, Steps("transcribe"))
+    assert listening.asked == 1
+    assert read_video(store, video_id)["note"] == "nobody speaks: nothing to label"

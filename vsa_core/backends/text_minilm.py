@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsa_core.backends import Clip, Prediction
-from vsa_core.errors import BackendError, ConfigError
+from vsa_core.errors import BackendError, ConfigError, LanguageNotSpoken
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Modality
+from vsa_core.language import speaks
 
 if TYPE_CHECKING:
     import torch
@@ -63,21 +64,18 @@ class Line:
 
     Attributes:
         text: cleaned text with something to read in it.
-        english: False when the model does not speak the language and must abstain.
     """
 
     text: str
-    english: bool = True
 
 
-def read_line(text: str, language: str | None = None) -> Line | None:
+def read_line(text: str) -> Line | None:
     """The line to label: typography plain, sound annotations and music signs gone.
 
     "[Music]" anywhere and a text that is one "(laughs)" or "*sighs*" are annotations.
 
     Args:
         text: as it stands in captions or comes from a recogniser; cp1252 read as latin-1 is mended.
-        language: BCP 47 tag; None or "und" is taken for English when its letters are Latin.
 
     Returns:
         None when no letter and no digit is left.
@@ -87,8 +85,7 @@ def read_line(text: str, language: str | None = None) -> Line | None:
     text = " ".join(text.split())
     if _ALL_ANNOTATION.fullmatch(text) or not any(map(str.isalnum, text)):
         return None
-    tag = re.split("[-_]", language.strip().lower())[0] if language else ""
-    return Line(text, english=tag in {"", "en", "eng", "und"} and _mostly_latin(text))
+    return Line(text)
 
 
 def _as_cp1252(control: re.Match[str]) -> str:
@@ -290,18 +287,33 @@ class TextMiniLM:
         self._heads = heads
 
     def read(self, clip: Clip) -> Line | None:
-        """The clip's text; None when there is nothing to read in it."""
-        return read_line(clip.text, clip.language)
+        """The clip's text; None when there is nothing to read in it.
+
+        Raises:
+            LanguageNotSpoken: it is tagged as another language than English, or most of its
+                letters are not Latin.
+        """
+        line = read_line(clip.text)
+        if line is None:
+            return None
+        if not speaks(("en",), clip.language):
+            raise LanguageNotSpoken(
+                f"text-minilm speaks en, not {clip.language}: choose the profile multilingual"
+            )
+        if not _mostly_latin(line.text):
+            raise LanguageNotSpoken(
+                "text-minilm speaks en, not what is written in other letters than Latin ones: "
+                "choose the profile multilingual"
+            )
+        return line
 
     def predict(self, samples: Sequence[Line]) -> Prediction:
-        """Votes and embeddings of B lines; rows of NaN where the line is not English."""
+        """Votes and embeddings of B lines."""
         pooled = self._encoder.pooled([line.text for line in samples])
         features = self._heads.standardised(pooled)
-        foreign = np.array([not line.english for line in samples], bool)
         bare = np.array([is_bare(line.text) for line in samples], bool)
         sentiment_probs = self._heads.sentiment.probs(features, bare)
         emotion_probs = self._heads.emotion.probs(features, bare)
-        sentiment_probs[foreign] = emotion_probs[foreign] = np.nan
         embedding = features.reshape(-1, len(LAYERS), EMBEDDING_DIM).mean(axis=1)
         return Prediction(sentiment_probs, emotion_probs, embedding)
 

@@ -16,6 +16,7 @@ from vsa_core import progress
 from vsa_core.config import Settings, fingerprint
 from vsa_core.errors import MediaError
 from vsa_core.ingest.folder import videos_in
+from vsa_core.language import tag_of
 from vsa_core.media import probe
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store, TableRef
@@ -224,6 +225,7 @@ def _info_beside(video: Path) -> tuple[dict[str, Any], str | None]:
     info: dict[str, Any] = {
         key: str(raw[key])[:2000] for key in keys if isinstance(raw.get(key), str) and raw[key]
     }
+    info["language"] = tag_of(info.get("language"))
     info["published_at"] = _published_at(raw)
     return info, None
 

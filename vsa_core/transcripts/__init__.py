@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vsa_core.config import Settings, fingerprint
 from vsa_core.cues import Transcript, cues_of
 from vsa_core.errors import CaptionError
+from vsa_core.language import detect, detector, mistagged
 from vsa_core.progress import Steps
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store, TableRef
@@ -24,7 +26,9 @@ def transcribe(video_id: str, settings: Settings, store: Store, steps: Steps) ->
     """What is said in a video, into the transcripts table: captions first, else recognition.
 
     Captions that cannot be read are noted on the video and speech is recognised instead; a video
-    without a word gets an empty table.
+    without a word gets an empty table. The language of captions is that of their tag, else of the
+    info.json, unless the text is plainly in another one, which is noted too; that of recognised
+    speech is what the transcriber says. Where nobody says, the text tells.
 
     Raises:
         BackendError: the transcriber cannot be loaded.
@@ -33,20 +37,25 @@ def transcribe(video_id: str, settings: Settings, store: Store, steps: Steps) ->
     video = read_video(store, video_id)
     wanted, limit = settings.transcripts, settings.transcripts.max_caption_mb * _MEGABYTE
     notes: list[str] = []
-    captions = None
+    path, captions = Path(video["media_path"]), None
     try:
         if wanted.use_captions:
-            captions = find_captions(Path(video["media_path"]), wanted.languages)
+            captions = find_captions(path, wanted.languages, video["language"])
     except CaptionError as error:
         notes.append(str(error))
-    base = ["transcribe/1", video["sha256"], _caption_hash(captions, limit), limit]
+    base = ["transcribe/2", video["sha256"], _caption_hash(captions, limit), limit]
     if captions is not None:
-        made_from = fingerprint(base)
+        # What its name adds to the video's is its language; the video itself may be renamed.
+        suffixes = captions.name.removeprefix(path.stem)
+        made_from = fingerprint(base, suffixes, video["language"], detector())
         ref = store.fresh("transcripts", video_id, made_from)
         if ref is not None and video["captions_kind"]:
             return ref
         try:
-            transcript = read_captions(captions, limit)
+            transcript = read_captions(captions, limit, path)
+            language, doubt = _language(transcript, video["language"])
+            notes += [doubt] if doubt else []
+            transcript = replace(transcript, language=language)
             return _commit(store, video, transcript, notes, made_from)
         except CaptionError as error:
             notes.append(f"{error}; its speech is recognised instead")
@@ -62,6 +71,8 @@ def transcribe(video_id: str, settings: Settings, store: Store, steps: Steps) ->
         transcript = _heard(store.read(ref).to_pylist(), transcriber)
     else:
         transcript = transcriber.transcribe(media_of(video, steps))
+        if transcript.language is None:
+            transcript = replace(transcript, language=detect(_text(transcript)))
     return _commit(store, video, transcript, notes, made_from)
 
 
@@ -74,7 +85,7 @@ def _commit(
         notes.append("nobody speaks: nothing to label")
     # The video's row first: a transcript that stands means that this stands too.
     note_on_video(store, video["video_id"], *notes, captions_kind=transcript.source)
-    rows = _rows(video["video_id"], transcript, video["language"])
+    rows = _rows(video["video_id"], transcript)
     return store.commit(
         "transcripts", video["video_id"], table_from_rows("transcripts", rows), made_from
     )
@@ -83,7 +94,23 @@ def _commit(
 def _heard(rows: list[dict[str, Any]], transcriber: Transcriber) -> Transcript:
     """What the store holds of an earlier recognition."""
     source = rows[0]["text_source"] if rows else f"asr:{transcriber.id.partition('@')[0]}"
-    return Transcript(cues_of(rows), source, transcriber.language)
+    return Transcript(cues_of(rows), source, rows[0]["language"] if rows else None)
+
+
+def _language(captions: Transcript, spoken: str | None) -> tuple[str | None, str | None]:
+    """The language captions are in, and what to note where it is not the one they should be in."""
+    said = captions.language or spoken
+    if said is None:
+        return detect(_text(captions)), None
+    other = mistagged(said, [cue.text for cue in captions.cues])
+    if other is None:
+        return said, None
+    source = "tagged" if captions.language else "by the info.json in"
+    return other, f"captions {source} {said!r} are in {other!r} and taken for it"
+
+
+def _text(transcript: Transcript) -> str:
+    return " ".join(cue.text for cue in transcript.cues)
 
 
 def _transcriber(settings: Settings, video: dict[str, Any]) -> Transcriber | None:
@@ -104,7 +131,7 @@ def _caption_hash(path: Path | None, limit: int) -> str | None:
         return f"unreadable: {error.strerror}"
 
 
-def _rows(video_id: str, transcript: Transcript, language: str | None) -> list[dict[str, Any]]:
+def _rows(video_id: str, transcript: Transcript) -> list[dict[str, Any]]:
     return [
         {
             "video_id": video_id,
@@ -118,7 +145,7 @@ def _rows(video_id: str, transcript: Transcript, language: str | None) -> list[d
             ]
             or None,
             "text_source": transcript.source,
-            "language": transcript.language or language,
+            "language": transcript.language,
         }
         for index, cue in enumerate(transcript.cues)
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vsa_core.cues import Transcript
 from vsa_core.errors import CaptionError
+from vsa_core.language import near, tag_of
 from vsa_core.transcripts.caption_formats import json3, timed_text
 from vsa_core.transcripts.spoken import in_order, rolls, spoken_cue, unrolled
 
@@ -19,7 +20,7 @@ SUFFIXES = (".vtt", ".srt", ".json3")  # in order of preference
 MAX_BYTES = 20_000_000
 
 
-def read_captions(path: Path, max_bytes: int = MAX_BYTES) -> Transcript:
+def read_captions(path: Path, max_bytes: int = MAX_BYTES, video: Path | None = None) -> Transcript:
     """The words of a caption file, without tags, speakers, sounds and rolling repeats.
 
     The format is told by the content, the encoding by its byte order mark, its zero bytes, or by
@@ -30,6 +31,7 @@ def read_captions(path: Path, max_bytes: int = MAX_BYTES) -> Transcript:
     Args:
         path: a .vtt, .srt or .json3 file.
         max_bytes: a larger file is refused unread.
+        video: whose captions they are, no part of whose name is a language.
 
     Raises:
         CaptionError: unreadable, too large, not text, not captions, or without a spoken word.
@@ -52,7 +54,7 @@ def read_captions(path: Path, max_bytes: int = MAX_BYTES) -> Transcript:
     return Transcript(
         cues=cues,
         source="auto_captions" if auto else "captions",
-        language=language or _name_language(path),
+        language=language or _name_language(path, video),
         note=", ".join(f"{count} {what}" for what, count in sorted(odd.items())) or None,
     )
 
@@ -106,42 +108,57 @@ def _utf(raw: bytes) -> str:
 
 # --- which file ---------------------------------------------------------------------------
 
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
 _ORIGINAL = "-orig"
+_AFTER = 3  # automatic captions in the language spoken fit after all others in that language
+_UNKNOWN = ("und", "zxx", "mul", "mis")  # in a file's name: no language
 
 
-def find_captions(video: Path, languages: Sequence[str]) -> Path | None:
+def find_captions(video: Path, languages: Sequence[str], spoken: str | None = None) -> Path | None:
     """The caption file beside a video that fits best; None when there is none.
 
     Candidates are `<video's name>[.<language>].vtt|.srt|.json3`. The first wanted language with
-    a file wins: `en` is met by `en` before `en-US` before `en-orig`, yt-dlp's name for automatic
-    captions in the language spoken. A file without a language stands for the first wanted one,
-    after those that name it and before `-orig`. Among equals the ones
-    made by people go before automatic ones, which are known by their rolling or word times, then
-    .vtt before .srt before .json3. Files in other languages are not taken, unless `languages` is
-    empty: then every language is as good as another.
+    a file wins. In one language those made by people go before automatic ones, which are known by
+    their rolling or word times. Among these `en` is met by `en` before `en-US`, before a file
+    without a language, which stands for the first wanted one, before `en-orig`, yt-dlp's name for
+    automatic captions in the language spoken; then comes .vtt before .srt before .json3.
+
+    Files in other languages are not taken, unless `languages` is empty: then the language that is
+    spoken goes before translations, which go by the same rules.
 
     Args:
         video: the video; it need not exist.
-        languages: BCP 47 tags in order of preference.
+        languages: BCP 47 tags in order of preference; empty for any.
+        spoken: tag of what is spoken, where that is known; else the tag of an `-orig` file tells.
 
     Raises:
         CaptionError: the folder cannot be listed.
     """
-    ranked = []
-    for path, tag in _beside(video):
-        rank = _language_rank(tag, languages)
-        if rank is not None:
-            ranked.append((rank, path))
-    best = min((rank for rank, _ in ranked), default=None)
-    equals = [path for rank, path in ranked if rank == best]
+    beside = list(_beside(video))
+    if languages:
+        wanted = [tag for tag in map(tag_of, languages) if tag]
+        ranks = [_wanted_rank(tag, wanted) for _, tag, _ in beside]
+    else:
+        own = tag_of(spoken) or next((tag for _, tag, original in beside if original), None)
+        ranks = [_spoken_rank(tag, own) for _, tag, _ in beside]
+    ranked = [
+        (rank[0], rank[1] + _AFTER * original, path)
+        for (path, _, original), rank in zip(beside, ranks, strict=True)
+        if rank is not None
+    ]
+    first = min((place for place, _, _ in ranked), default=None)
+    equals = [(fit, path) for place, fit, path in ranked if place == first]
     if len(equals) < 2:
-        return equals[0] if equals else None
-    return min(equals, key=lambda path: (_kind(path), SUFFIXES.index(path.suffix.lower()), path))
+        return equals[0][1] if equals else None
+    return min(
+        (_kind(path), fit, SUFFIXES.index(path.suffix.lower()), path) for fit, path in equals
+    )[-1]
 
 
-def _beside(video: Path) -> Iterator[tuple[Path, str | None]]:
-    """Caption files of a video with their language; names are compared, never globbed."""
+def _beside(video: Path) -> Iterator[tuple[Path, str | None, bool]]:
+    """Caption files of a video, their language, and whether it is known for the one spoken.
+
+    Names are compared, never globbed.
+    """
     stem = unicodedata.normalize("NFC", video.stem)
     try:
         with os.scandir(video.parent) as entries:
@@ -156,26 +173,28 @@ def _beside(video: Path) -> Iterator[tuple[Path, str | None]]:
         if path.suffix.lower() not in SUFFIXES or not base.startswith(stem):
             continue
         rest = base[len(stem) :]
-        tag = _tag(rest[1:])
-        if not rest or (rest[0] == "." and tag):
-            yield path, tag
+        tag = tag_of(rest[1:])
+        if not rest or (rest[0] == "." and (tag or rest[1:] in _UNKNOWN)):
+            yield path, tag, rest.endswith(_ORIGINAL)
 
 
-def _language_rank(tag: str | None, languages: Sequence[str]) -> tuple[int, int] | None:
+def _wanted_rank(tag: str | None, wanted: Sequence[str]) -> tuple[int, int] | None:
     """Place in the wanted languages and how exactly it fits; None when it is not wanted."""
-    if not languages:
-        return 0, 0
     if tag is None:
         return 0, 2
-    spoken = tag.lower().removesuffix(_ORIGINAL)
-    automatic = 3 * tag.lower().endswith(_ORIGINAL)
-    for place, language in enumerate(languages):
-        wanted = language.replace("_", "-").lower()
-        if spoken == wanted:
-            return place, automatic
-        if spoken.startswith(wanted + "-") or wanted.startswith(spoken + "-"):
-            return place, automatic + 1
+    for place, language in enumerate(wanted):
+        if tag == language:
+            return place, 0
+        if tag.startswith(language + "-") or language.startswith(tag + "-"):
+            return place, 1
     return None
+
+
+def _spoken_rank(tag: str | None, own: str | None) -> tuple[int, int]:
+    """Place 0 for the language that is spoken, and how exactly it fits; 1 for translations."""
+    if tag is None:
+        return 0, 2
+    return (0, int(tag != own)) if near(tag, own) else (1, 0)
 
 
 def _kind(path: Path) -> int:
@@ -186,18 +205,14 @@ def _kind(path: Path) -> int:
         return 2
 
 
-def _name_language(path: Path) -> str | None:
+def _name_language(path: Path, video: Path | None) -> str | None:
     """The language in `name.<language>.vtt`; None without one."""
-    tag = _tag(Path(path.stem).suffix[1:])
-    return tag.removesuffix(_ORIGINAL) if tag else None
-
-
-def _tag(text: str) -> str | None:
-    tag = text.replace("_", "-")
-    return tag if _LANGUAGE.fullmatch(tag) else None
+    base = unicodedata.normalize("NFC", path.stem)
+    name = unicodedata.normalize("NFC", video.stem) if video else Path(base).stem
+    return tag_of(base.removeprefix(name).removeprefix("."))
 
 
 def _header_language(text: str) -> str | None:
     head = text[:1000].partition("-->")[0]
     match = re.search(r"^Language:[ \t]*(\S+)", head, re.MULTILINE)
-    return _tag(match.group(1)) if match else None
+    return tag_of(match.group(1)) if match else None
