@@ -34,7 +34,12 @@ class Transcriber(Protocol):
 
 
 TRANSCRIBERS: Registry[Transcriber] = Registry(
-    "transcriber", {"pocketsphinx": "vsa_core.transcripts.pocketsphinx_en:load"}
+    "transcriber",
+    {
+        "faster-whisper": "vsa_core.transcripts.whisper_ct2:load",
+        "pocketsphinx": "vsa_core.transcripts.pocketsphinx_en:load",
+        "whisper": "vsa_core.transcripts.whisper_openai:load",
+    },
 )
 
 
