@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tests import bad_media
 from vsa_core.backends import Clip
-from vsa_core.backends.audio_logmel import MIN_SAMPLES, PROSODY, AudioLogmel, Voice, load
+from vsa_core.backends.audio_logmel import PROSODY, AudioLogmel, load
+from vsa_core.backends.hearing import MIN_SAMPLES, Voice
 from vsa_core.errors import ConfigError, MediaError
 from vsa_core.media import SAMPLE_RATE_HZ, probe
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -28,7 +27,8 @@ from numpy.typing import NDArray
 
 from vsa_core import voice
 from vsa_core.backends import Clip, Prediction
-from vsa_core.errors import ConfigError, MediaError
+from vsa_core.backends.hearing import FRAME, HOP, Voice, frame_power, listen
+from vsa_core.errors import ConfigError
 from vsa_core.labels import Modality
 from vsa_core.media import SAMPLE_RATE_HZ
 
@@ -60,12 +60,6 @@ PROSODY: tuple[str, ...] = (
 # Part of the id: raise it with any change to what comes out.
 _CODE_VERSION = 1
 
-MIN_SAMPLES = SAMPLE_RATE_HZ // 10
-# Loudest 25 ms below this is no voice: 16-bit dither and idle converters stay under it.
-SILENCE_DBFS = -65.0
-
-_WINDOW = 400  # samples, 25 ms
-_HOP = 160  # samples, 10 ms
 _FFT = 512
 _LOW_HZ, _HIGH_HZ = 60.0, 7600.0
 _DYNAMIC_BELS = 7.0  # what lies further below the loudest band of a segment is cut off
@@ -82,19 +76,6 @@ _SYLLABLE_DIP_BELS = 0.2
 _PAUSE_FRAMES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """What is heard in one segment.
-
-    Attributes:
-        samples: (n,) float32 mono at 16 kHz, n at least `MIN_SAMPLES`.
-        speech: (ceil(n / 512),) float32, how likely each 32 ms is speech.
-    """
-
-    samples: Floats
-    speech: Floats
-
-
 class AudioLogmel:
     """Log-mel statistics and prosody; never votes."""
 
@@ -108,29 +89,12 @@ class AudioLogmel:
         self.id = f"audio-logmel@{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
 
     def read(self, clip: Clip) -> Voice | None:
-        """The segment's sound.
-
-        None when the video has no sound, less than 0.1 s of it lies in the segment, all of it is
-        quieter than `SILENCE_DBFS`, or no 32 ms of it are more likely speech than not.
+        """The segment's sound; None where nobody speaks in it, as `hearing.listen` has it.
 
         Raises:
             MediaError: the file cannot be opened any more, or its sound holds NaN or infinity.
         """
-        if clip.media is None or not clip.media.has_audio:
-            return None
-        samples = clip.media.audio_between(clip.start_ms, clip.end_ms)
-        if len(samples) < MIN_SAMPLES:
-            return None
-        loudest = float(_power(samples).max())
-        if not np.isfinite(loudest):
-            raise MediaError(
-                f"{str(clip.media.path)!r} has sound that is no number between {clip.start_ms} "
-                f"and {clip.end_ms} ms: export it again with integer samples"
-            )
-        if loudest < 10 ** (SILENCE_DBFS / 10):
-            return None
-        speech = voice.speech_probability(samples)
-        return Voice(samples, speech) if speech.max() >= voice.OPEN_AT else None
+        return listen(clip)
 
     def predict(self, samples: Sequence[Voice]) -> Prediction:
         """Embeddings (B, D), each from its own sample alone; no sentiment, no emotion."""
@@ -141,10 +105,10 @@ class AudioLogmel:
 
     def _embed(self, sample: Voice) -> Floats:
         x = sample.samples - sample.samples.mean()
-        power = _power(x)  # (T,)
-        blocks = [_spectrum(frames, _FFT) for frames in _blocks(x, _WINDOW, _HOP)]
+        power = frame_power(x)  # (T,)
+        blocks = [_spectrum(frames, _FFT) for frames in _blocks(x, FRAME, HOP)]
         spectrum = np.concatenate(blocks)  # (T, 257)
-        centres = np.arange(len(power)) * _HOP + _WINDOW // 2
+        centres = np.arange(len(power)) * HOP + FRAME // 2
         likely = sample.speech[centres // voice.WINDOW]
         spoken: Mask = likely >= min(voice.OPEN_AT, float(likely.max()))
 
@@ -187,8 +151,8 @@ def _prosody(x: Floats, power: Floats, spectrum: Floats, spoken: Mask) -> Floats
     level = np.log10(np.maximum(power, max(float(power.max()), 1e-20) * 10**-_DYNAMIC_BELS))
     signs = np.signbit(x)
     crossed = np.concatenate([[0], np.cumsum(signs[1:] != signs[:-1])])
-    starts = np.arange(len(power)) * _HOP
-    crossings = (crossed[starts + _WINDOW - 1] - crossed[starts]) / (_WINDOW / SAMPLE_RATE_HZ * 1e3)
+    starts = np.arange(len(power)) * HOP
+    crossings = (crossed[starts + FRAME - 1] - crossed[starts]) / (FRAME / SAMPLE_RATE_HZ * 1e3)
     khz = np.arange(spectrum.shape[1], dtype=np.float32) * (SAMPLE_RATE_HZ / _FFT / 1000)
     total = np.maximum(spectrum.sum(axis=1), 1e-20)
     centroid = spectrum @ khz / total
@@ -197,7 +161,7 @@ def _prosody(x: Floats, power: Floats, spectrum: Floats, spoken: Mask) -> Floats
 
     octaves, clarity = _pitch(x, len(power))
     voiced: Mask = spoken & (clarity >= _VOICED_AT)
-    spoken_s = spoken.sum() * _HOP / SAMPLE_RATE_HZ
+    spoken_s = spoken.sum() * HOP / SAMPLE_RATE_HZ
     described = {
         "rise": level[spoken].mean() - np.percentile(level, 10),
         "level_std": level[spoken].std(),
@@ -220,12 +184,6 @@ def _prosody(x: Floats, power: Floats, spectrum: Floats, spoken: Mask) -> Floats
         "syllables_per_s": _syllables(level, voiced) / spoken_s,
     }
     return np.array([described[name] for name in PROSODY], np.float32)
-
-
-def _power(x: Floats) -> Floats:
-    """(n,) samples → (T,) mean square of each frame."""
-    frames = sliding_window_view(x, _WINDOW)[::_HOP]
-    return np.einsum("ij,ij->i", frames, frames) / np.float32(_WINDOW)
 
 
 def _blocks(x: Floats, window: int, hop: int) -> Iterator[Floats]:
@@ -259,7 +217,7 @@ def _pitch(x: Floats, n_frames: int) -> tuple[Floats, Floats]:
         (T,) octaves over 100 Hz, of use only where clear, and (T,) autocorrelation, 0 to 1.
     """
     slow = x[: len(x) // 2 * 2].reshape(-1, 2).mean(axis=1)
-    margin, hop = (_PITCH_WINDOW - _WINDOW // 2) // 2, _HOP // 2
+    margin, hop = (_PITCH_WINDOW - FRAME // 2) // 2, HOP // 2
     slow = np.pad(slow, (margin, margin + hop))
     of_window = _autocorrelation(np.hanning(_PITCH_WINDOW)[None].astype(np.float32), _LONGEST + 1)
     found = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vsa_core.backends import Clip, Faces, Prediction
+from vsa_core.backends import Clip, Faces, People, Prediction
 from vsa_core.labels import EMOTIONS, Modality, sentiment_from_emotion
 from vsa_core.media import Media
 
@@ -39,6 +39,7 @@ class Fake:
         seed: int = 0,
         dim: int = 8,
         batch_size: int = 4,
+        votes: bool = True,
         absent: Collection[str] = (),
         abstain: Collection[str] = (),
         broken: Collection[str] = (),
@@ -46,9 +47,10 @@ class Fake:
         self.modality = modality
         self.dim = dim
         self.batch_size = batch_size
-        self._seed = seed
+        self._seed, self._votes = seed, votes
         self._absent, self._abstain, self._broken = set(absent), set(abstain), set(broken)
-        made_of = repr((modality.value, seed, dim, sorted(absent), sorted(abstain), sorted(broken)))
+        told = [sorted(texts) for texts in (absent, abstain, broken)]
+        made_of = repr((modality.value, seed, dim, votes, told))
         self.id = f"fake-{modality}@{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
 
     def read(self, clip: Clip) -> FakeSample | None:
@@ -59,13 +61,13 @@ class Fake:
         return FakeSample(key, clip.text)
 
     def predict(self, samples: Sequence[FakeSample]) -> Prediction:
-        """Predictions for B samples; audio never votes."""
+        """Predictions for B samples; the embedding alone where it never votes."""
         for sample in samples:
             if sample.text in self._broken:
                 raise ValueError(f"told to break on {sample.text!r}")
         keys = [sample.key for sample in samples]
         embedding = np.stack([self._noise(key).standard_normal(self.dim) for key in keys])
-        if self.modality is Modality.AUDIO:
+        if not self._votes:
             return Prediction(None, None, embedding.astype(np.float32))
         emotion_probs = self._emotion_probs(keys)
         sentiment_probs = sentiment_from_emotion(emotion_probs)
@@ -106,6 +108,11 @@ class FakeFace(Fake):
         keys = [hashlib.sha256(rgb.tobytes()).hexdigest()] if rgb.any() else []
         return self._faces(keys, [0] * len(keys), (rgb.shape[1], rgb.shape[0]))
 
+    def people(self, clip: Clip) -> People:
+        """The one face there is, or nobody."""
+        seen = self._is_there(clip)
+        return People(count=int(seen), track=0 if seen else None, speaks=False)
+
     def _faces(self, keys: list[str], times: list[int], size: tuple[int, int]) -> Faces:
         n, (width, height) = len(keys), size
         box = (width // 4, height // 4, max(1, width // 2), max(1, height // 2))
@@ -117,12 +124,13 @@ class FakeFace(Fake):
             score=np.ones(n, np.float32),
             emotion_probs=self._emotion_probs(keys) if n else np.zeros((0, 7), np.float32),
             embedding=np.array(embedding, np.float32).reshape(n, self.dim),
+            speaking=np.full(n, np.nan, np.float32),
             frame_px=size,
         )
 
 
 # The options are those of `Fake`. Text votes on what is said, face on the segment's id where
-# `watch` saw a face; audio embeds the id where there is sound, and never votes.
+# `watch` saw a face; audio embeds the id where there is sound, and votes on it when `votes` is set.
 load_text = functools.partial(Fake, Modality.TEXT)
 load_face = functools.partial(FakeFace, Modality.FACE)
-load_audio = functools.partial(Fake, Modality.AUDIO)
+load_audio = functools.partial(Fake, Modality.AUDIO, votes=False)
