@@ -29,7 +29,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from vsa_core.backends import text_minilm
-from vsa_core.backends.text_minilm import EMBEDDING_DIM, LAYERS, Encoder, Head, is_bare, read_line
+from vsa_core.backends.text_lines import cleaned
+from vsa_core.backends.text_minilm import EMBEDDING_DIM, LAYERS, Encoder, Head, is_bare
 from vsa_core.evaluate import Score, compare_to_truth
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Sentiment
 
@@ -83,7 +84,7 @@ def by_rating(rating: NDArray[np.float64] | float, cutoff: float) -> Labels:
 
 def part_of(rows: Iterable[tuple[str, int, int, float]]) -> Part:
     """Of (text, sentiment, emotion, rating) per line."""
-    read = [(line.text, *row[1:]) for row in rows if (line := read_line(row[0])) is not None]
+    read = [(line, *row[1:]) for row in rows if (line := cleaned(row[0])) is not None]
     texts, sentiment, emotion, rating = zip(*read, strict=True)
     return Part(texts, np.array(sentiment), np.array(emotion), np.array(rating))
 

@@ -29,3 +29,14 @@ def shared() -> Path:
 def sample_dir() -> Path:
     """The made channel that ships with the project."""
     return REPO / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """A cache folder with a small checkpoint in the place of each published one."""
+    from tests.small_models import fill
+
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "made").mkdir()
+    fill(folder / "cache", folder / "made", shared)
+    return folder / "cache"

@@ -20,7 +20,8 @@ import torch
 from sklearn.metrics import f1_score
 
 from vsa_core.backends import Clip, Prediction, text_minilm
-from vsa_core.backends.text_minilm import LAYERS, Line, TextMiniLM, load, read_line
+from vsa_core.backends.text_lines import cleaned
+from vsa_core.backends.text_minilm import LAYERS, TextMiniLM, load
 from vsa_core.errors import BackendError, ConfigError, LanguageNotSpoken
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Emotion, Sentiment
 
@@ -40,8 +41,8 @@ def clip(text: str, language: str | None = None) -> Clip:
     return Clip("one", 0, 1000, text, language)
 
 
-def lines(texts: tuple[str, ...] = TEXTS) -> list[Line]:
-    return [Line(text) for text in texts]
+def lines(texts: tuple[str, ...] = TEXTS) -> list[str]:
+    return list(texts)
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +90,20 @@ def test_nothing_is_read_where_nothing_is_said(backend: TextMiniLM, text: str) -
     ],
 )
 def test_text_is_cleaned(text: str, read: str) -> None:
-    assert read_line(text) == Line(read)
+    assert cleaned(text) == read
 
 
 @pytest.mark.parametrize("language", [None, "", "en", "en-US", "EN_gb", "eng", "en-orig", "und"])
 def test_english_and_unknown_languages_are_spoken(
     backend: TextMiniLM, language: str | None
 ) -> None:
-    assert backend.read(clip("This is great.", language)) == Line("This is great.")
+    assert backend.read(clip("This is great.", language)) == "This is great."
 
 
 @pytest.mark.parametrize(
     ("text", "language", "said"),
     [
-        ("Das ist toll.", "de", "en, not de: choose the profile multilingual"),
+        ("Das ist toll.", "de", "en, not de: choose a text model that does"),
         ("Qué bueno", "es-419", "en, not es-419"),
         ("素晴らしい映画でした", None, "other letters than Latin"),
         ("Отлично", "en", "other letters than Latin"),
@@ -178,7 +179,7 @@ def test_the_same_comes_out_again_and_in_threads(
 def test_plain_sentences_get_their_polarity(
     backend: TextMiniLM, text: str, sentiment: Sentiment
 ) -> None:
-    probs = backend.predict([Line(text)]).sentiment_probs[0]
+    probs = backend.predict([text]).sentiment_probs[0]
     assert SENTIMENTS[probs.argmax()] is sentiment
 
 
@@ -195,7 +196,7 @@ def test_plain_sentences_get_their_polarity(
 def test_plain_sentences_get_their_emotion(
     backend: TextMiniLM, text: str, emotion: Emotion
 ) -> None:
-    probs = backend.predict([Line(text)]).emotion_probs[0]
+    probs = backend.predict([text]).emotion_probs[0]
     assert EMOTIONS[probs.argmax()] is emotion
 
 
@@ -362,10 +363,10 @@ def test_an_altered_or_missing_encoder_is_refused(
 def test_loading_imports_no_torch_and_predicting_says_nothing() -> None:
     script = (
         "import sys\n"
-        "from vsa_core.backends.text_minilm import Line, load\n"
+        "from vsa_core.backends.text_minilm import load\n"
         "backend = load()\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'a heavy import'\n"
-        "print(backend.predict([Line('Great!')]).sentiment_probs.argmax())\n"
+        "print(backend.predict(['Great!']).sentiment_probs.argmax())\n"
     )
     done = subprocess.run(
         [sys.executable, "-W", "default", "-c", script],

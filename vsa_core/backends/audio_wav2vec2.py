@@ -6,7 +6,7 @@ What follows from that:
 
 - Surprise, fear and disgust are unknown to it: a voice full of them gets the nearest of the four.
   Its sentiment is made of these alone, negative for angry and sad, positive for happy. Its emotions
-  say nothing on the other three, neither for nor against, see `_admitting_unknown`.
+  say nothing on the other three, neither for nor against, see `label_maps`.
 - Other voices than it was trained on it hears less well, and it is often unsure: below
   `agree.min_confidence` it abstains as any voter does, and fusion weighs it by how far it goes
   together with the others.
@@ -35,7 +35,7 @@ from vsa_core.backends.hearing import Voice, listen
 from vsa_core.backends.label_maps import LabelMap, map_labels
 from vsa_core.backends.voice_network import VoiceNetwork
 from vsa_core.errors import BackendError, ConfigError
-from vsa_core.labels import EMOTIONS, Modality
+from vsa_core.labels import Modality
 from vsa_core.language import speaks
 from vsa_core.media import SAMPLE_RATE_HZ
 
@@ -126,8 +126,6 @@ class AudioWav2vec2:
         theirs = share @ probs
         sentiment_probs = self._classes.sentiment_probs(theirs)
         emotion_probs = self._classes.emotion_probs(theirs)
-        if emotion_probs is not None:
-            emotion_probs = _admitting_unknown(emotion_probs, self._classes)
         foreign = np.array([not sample.spoken for sample in samples], bool)
         sentiment_probs[foreign] = np.nan
         if emotion_probs is not None:
@@ -231,19 +229,6 @@ def _normalises(checkpoint: Checkpoint, where: str) -> bool:
             "give a checkpoint for that"
         )
     return bool(settings.get("do_normalize", True))
-
-
-def _admitting_unknown(probs: Floats, classes: LabelMap) -> Floats:
-    """Emotions (B, 7) of a checkpoint that knows some of the seven: the others have 1/7 each.
-
-    Its classes share what is left. A probability of 0 would claim that it heard that there is no
-    fear, and no other view could find any against it: in a product of three views, of which one
-    knows four emotions, the other three are never found.
-    """
-    unknown = np.array([emotion not in classes.targets for emotion in EMOTIONS])
-    share = np.float32(1 / len(EMOTIONS))
-    known = np.float32(1 - unknown.sum() / len(EMOTIONS))
-    return np.where(unknown & ~np.isnan(probs), share, probs * known)
 
 
 def _windows(heard: Voice, longest: int) -> list[tuple[Floats, float]]:

@@ -11,9 +11,7 @@ import hashlib
 import importlib.util
 import re
 import threading
-import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsa_core.backends import Clip, Prediction
-from vsa_core.errors import BackendError, ConfigError, LanguageNotSpoken
+from vsa_core.backends.checkpoints import quiet_transformers
+from vsa_core.backends.text_lines import read_text
+from vsa_core.errors import BackendError, ConfigError
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Modality
-from vsa_core.language import speaks
 
 if TYPE_CHECKING:
     import torch
@@ -48,60 +47,12 @@ RECIPE = 1
 # Tokens, padding included, that go through the encoder at once; keeps work inside the CPU's cache.
 TOKENS_AT_ONCE = 512
 
-_TYPOGRAPHY = str.maketrans(
-    {"‘": "'", "’": "'", "‛": "'", "“": '"', "”": '"', "„": '"', "–": "-", "—": "-", "…": "..."}
-)
-_C1_CONTROL = re.compile("[\x80-\x9f]")
 _PUNCTUATION = re.compile("[.,;:!?]")
-_MUSIC = re.compile("[♩-♬]")
-_ANNOTATION = re.compile(r"\[[^\[\]]*\]")
-_ALL_ANNOTATION = re.compile(r"\([^()]*\)|\*[^*]*\*")
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What is said in one segment.
-
-    Attributes:
-        text: cleaned text with something to read in it.
-    """
-
-    text: str
-
-
-def read_line(text: str) -> Line | None:
-    """The line to label: typography plain, sound annotations and music signs gone.
-
-    "[Music]" anywhere and a text that is one "(laughs)" or "*sighs*" are annotations.
-
-    Args:
-        text: as it stands in captions or comes from a recogniser; cp1252 read as latin-1 is mended.
-
-    Returns:
-        None when no letter and no digit is left.
-    """
-    text = _C1_CONTROL.sub(_as_cp1252, text).encode("utf-8", "ignore").decode("utf-8")
-    text = _MUSIC.sub(" ", _ANNOTATION.sub(" ", text.translate(_TYPOGRAPHY)))
-    text = " ".join(text.split())
-    if _ALL_ANNOTATION.fullmatch(text) or not any(map(str.isalnum, text)):
-        return None
-    return Line(text)
-
-
-def _as_cp1252(control: re.Match[str]) -> str:
-    """What a C1 control was before cp1252 was decoded as latin-1: \\x92 is an apostrophe."""
-    return control.group().encode("latin-1").decode("cp1252", "ignore")
 
 
 def is_bare(text: str) -> bool:
     """No punctuation, as recognisers write: such lines tell less, and get their own temperature."""
     return _PUNCTUATION.search(text) is None
-
-
-def _mostly_latin(text: str) -> bool:
-    letters = [char for char in text[:2000] if char.isalpha()]
-    latin = sum("LATIN" in unicodedata.name(char, "") for char in letters)
-    return 2 * latin >= len(letters)
 
 
 @dataclass(frozen=True)
@@ -239,7 +190,7 @@ class Encoder:
         tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=self._max_tokens)
-        with _quiet_transformers():
+        with quiet_transformers():
             from transformers import AutoModel
 
             model = AutoModel.from_pretrained(
@@ -286,32 +237,19 @@ class TextMiniLM:
         self._encoder = encoder
         self._heads = heads
 
-    def read(self, clip: Clip) -> Line | None:
+    def read(self, clip: Clip) -> str | None:
         """The clip's text; None when there is nothing to read in it.
 
         Raises:
-            LanguageNotSpoken: it is tagged as another language than English, or most of its
-                letters are not Latin.
+            LanguageNotSpoken: it is in another language than English, as `read_text` has it.
         """
-        line = read_line(clip.text)
-        if line is None:
-            return None
-        if not speaks(("en",), clip.language):
-            raise LanguageNotSpoken(
-                f"text-minilm speaks en, not {clip.language}: choose the profile multilingual"
-            )
-        if not _mostly_latin(line.text):
-            raise LanguageNotSpoken(
-                "text-minilm speaks en, not what is written in other letters than Latin ones: "
-                "choose the profile multilingual"
-            )
-        return line
+        return read_text(clip.text, clip.language, ("en",), "text-minilm")
 
-    def predict(self, samples: Sequence[Line]) -> Prediction:
+    def predict(self, samples: Sequence[str]) -> Prediction:
         """Votes and embeddings of B lines."""
-        pooled = self._encoder.pooled([line.text for line in samples])
+        pooled = self._encoder.pooled(samples)
         features = self._heads.standardised(pooled)
-        bare = np.array([is_bare(line.text) for line in samples], bool)
+        bare = np.array([is_bare(line) for line in samples], bool)
         sentiment_probs = self._heads.sentiment.probs(features, bare)
         emotion_probs = self._heads.emotion.probs(features, bare)
         embedding = features.reshape(-1, len(LAYERS), EMBEDDING_DIM).mean(axis=1)
@@ -369,22 +307,6 @@ def _pooled(model: Any, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
     layers: list[torch.Tensor] = [(weight @ states[layer]).squeeze(1) for layer in LAYERS]
     pooled: NDArray[np.float32] = torch.stack(layers, dim=1).numpy()
     return pooled
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bar and no load report from transformers inside; its settings come back."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _sha256(path: Path) -> str:

@@ -123,9 +123,9 @@ def packaged_text(mosi: Mosi) -> Packaged:
     Raises:
         BackendError: a package or weights are missing.
     """
-    from vsa_core.backends.text_minilm import Line, load
+    from vsa_core.backends.text_minilm import load
 
-    said = load().predict([Line(text) for text in mosi.text])
+    said = load().predict(list(mosi.text))
     assert said.sentiment_probs is not None
     columns = [SENTIMENTS.index(Sentiment(name)) for name in CLASSES]
     probs = np.maximum(said.sentiment_probs[:, columns].astype(np.float64), 1e-6)
