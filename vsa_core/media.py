@@ -21,6 +21,8 @@ SAMPLE_RATE_HZ = 16_000
 # Frames beyond this are a decompression bomb, not a video of somebody talking (8K is 33 MP).
 MAX_FRAME_PX = 64_000_000
 _FRAMES_AHEAD = 6
+# How far before a start frames are decoded again after a seek, and from where on seeking pays.
+_RUN_UP_MS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,17 @@ class Media:
     has_video: bool
     has_audio: bool
 
-    def frames(self, per_s: float, max_side_px: int | None = None) -> Iterator[Frame]:
+    def frames(
+        self,
+        per_s: float,
+        max_side_px: int | None = None,
+        start_ms: int = 0,
+        end_ms: int | None = None,
+    ) -> Iterator[Frame]:
         """`frames` of this file; empty without video."""
-        return frames(self.path, per_s, max_side_px) if self.has_video else iter(())
+        if not self.has_video:
+            return iter(())
+        return frames(self.path, per_s, max_side_px, start_ms, end_ms)
 
     def audio(self, block_s: float = 10.0) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """`audio` of this file; empty without audio."""
@@ -127,7 +137,13 @@ def probe(path: Path) -> Media:
     )
 
 
-def frames(path: Path, per_s: float, max_side_px: int | None = None) -> Iterator[Frame]:
+def frames(
+    path: Path,
+    per_s: float,
+    max_side_px: int | None = None,
+    start_ms: int = 0,
+    end_ms: int | None = None,
+) -> Iterator[Frame]:
     """Upright RGB frames at a steady rate: the first one shown in each 1/per_s of a second.
 
     Stretches without a new frame (variable frame rate, a frozen stream) give none. Packets that
@@ -138,35 +154,73 @@ def frames(path: Path, per_s: float, max_side_px: int | None = None) -> Iterator
         path: a file `probe` found video in.
         per_s: frames per second of video wanted.
         max_side_px: scale down so that the longer side is at most this; None leaves the size.
+        start_ms, end_ms: only the frames shown from the one time to the other, both included; what
+            lies before is not decoded where the container can seek.
 
     Raises:
         MediaError: the file cannot be opened any more.
     """
     # While one frame is looked at, the next ones are decoded.
-    with closing(_sampled(path, per_s, max_side_px)) as sampled, ThreadPoolExecutor(1) as pool:
+    sampling = _sampled(path, per_s, max_side_px, start_ms, end_ms)
+    with closing(sampling) as sampled, ThreadPoolExecutor(1) as pool:
         ahead = deque(pool.submit(next, sampled, None) for _ in range(_FRAMES_AHEAD))
         while (frame := ahead.popleft().result()) is not None:
             ahead.append(pool.submit(next, sampled, None))
             yield frame
 
 
-def _sampled(path: Path, per_s: float, max_side_px: int | None) -> Generator[Frame, None, None]:
+def _sampled(
+    path: Path, per_s: float, max_side_px: int | None, start_ms: int, end_ms: int | None
+) -> Generator[Frame, None, None]:
+    found = None
+    if start_ms > _RUN_UP_MS:
+        found = yield from _sampled_from(path, per_s, max_side_px, start_ms, end_ms, seek=True)
+    if not found:  # near the start, or the container cannot seek that exactly
+        yield from _sampled_from(path, per_s, max_side_px, start_ms, end_ms, seek=False)
+
+
+def _sampled_from(
+    path: Path,
+    per_s: float,
+    max_side_px: int | None,
+    start_ms: int,
+    end_ms: int | None,
+    *,
+    seek: bool,
+) -> Generator[Frame, None, bool]:
+    """False when a seek landed behind the start, and nothing was given."""
+    import av
+
     with _opened(path) as container:
         stream = _video_stream(container)
         if stream is None:
-            return
+            return True
         if float(stream.average_rate or 0) >= 4 * per_s:
             # Frames nothing else refers to are not needed to decode the ones that are sampled.
             stream.codec_context.skip_frame = "NONREF"
         zero_s = _start_s(container)
+        if seek:
+            # The run-up lets slots begin as they would have without a seek.
+            from_s = (start_ms - _RUN_UP_MS / 2) / 1000 + zero_s
+            try:
+                container.seek(round(from_s / stream.time_base), stream=stream)
+            except av.error.FFmpegError:
+                return False
         step = -1
         last_s = -1.0 / per_s
+        landed = not seek
         for frame in _decoded(container, stream):
+            if not landed:
+                if frame.time is None or 1000 * (frame.time - zero_s) > start_ms - 500:
+                    return False
+                landed = True
             time_s = last_s + 1.0 / per_s if frame.time is None else max(0.0, frame.time - zero_s)
+            if end_ms is not None and round(1000 * time_s) > end_ms:
+                break
             if math.floor(time_s * per_s + 1e-6) <= step:
                 continue
             step, last_s = math.floor(time_s * per_s + 1e-6), time_s
-            if frame.width * frame.height > MAX_FRAME_PX:
+            if round(1000 * time_s) < start_ms or frame.width * frame.height > MAX_FRAME_PX:
                 continue
             width, height = _fitted(frame.width, frame.height, max_side_px)
             rgb = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
@@ -176,6 +230,7 @@ def _sampled(path: Path, per_s: float, max_side_px: int | None) -> Generator[Fra
                 rgb=np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb,
                 full_px=_upright_size(frame),
             )
+        return landed
 
 
 def audio(path: Path, block_s: float = 10.0) -> Iterator[tuple[int, NDArray[np.float32]]]:

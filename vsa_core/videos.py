@@ -38,8 +38,14 @@ class _ReportingMedia(Media):
 
     steps: Steps | None = None
 
-    def frames(self, per_s: float, max_side_px: int | None = None) -> Iterator[Frame]:
-        for frame in Media.frames(self, per_s, max_side_px):
+    def frames(
+        self,
+        per_s: float,
+        max_side_px: int | None = None,
+        start_ms: int = 0,
+        end_ms: int | None = None,
+    ) -> Iterator[Frame]:
+        for frame in Media.frames(self, per_s, max_side_px, start_ms, end_ms):
             self._reach(frame.time_ms)
             yield frame
 

