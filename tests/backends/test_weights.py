@@ -171,13 +171,13 @@ class TestNeeded:
         ("name", "options", "expected"),
         [
             ("text-minilm", {}, "minilm text-heads"),
-            ("text-roberta", {"device": "cpu"}, "twitter-roberta emotion-distilroberta"),
+            ("text-roberta", {"device": "cpu"}, "twitter-roberta"),
             ("text-roberta", {"emotion_model": None}, "twitter-roberta"),
             ("text-roberta", {"emotion_model": "hf:a/b"}, "twitter-roberta hf:a/b"),
-            ("text-roberta", {"model": "./mine"}, "emotion-distilroberta"),
+            ("text-roberta", {"model": "./mine"}, ""),
             (
                 "text-roberta",
-                {"model": "bert-base-uncased"},
+                {"model": "bert-base-uncased", "emotion_model": "emotion-distilroberta"},
                 "emotion-distilroberta bert-base-uncased",
             ),
             (

@@ -283,7 +283,6 @@ _ENTRIES = (
         purpose="text: emotions, English",
         licence=None,
         source=HUB + "j-hartmann/emotion-english-distilroberta-base",
-        needed_by=("text-roberta.emotion_model",),
         repository="j-hartmann/emotion-english-distilroberta-base",
         revision="0e1cd914e3d46199ed785853e12b57304e04178b",
     ),
