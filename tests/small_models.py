@@ -24,8 +24,8 @@ def fill(cache: Path, made: Path, shared: Path) -> None:
         made: where the checkpoints are made.
         shared: the folder of third-party test data.
     """
-    from vsa_core.backends.keep import add
-    from vsa_core.backends.weights import known
+    from vsa_core.weights import known
+    from vsa_core.weights.keep import add
 
     bpe, says = shared / "roberta_bpe", state()
     checkpoints = {

@@ -20,10 +20,10 @@ from transformers.utils import logging as transformers_logging
 
 from tests.small_checkpoints import EMOTIONS, SENTIMENTS, edit_config, roberta
 from vsa_core.backends import checkpoints
-from vsa_core.backends.catalogue import WEIGHTS
 from vsa_core.backends.checkpoints import Network, find_checkpoint, precision_of
-from vsa_core.backends.keep import add
 from vsa_core.errors import BackendError, ConfigError
+from vsa_core.weights.catalogue import WEIGHTS
+from vsa_core.weights.keep import add
 
 CLASSIFIER = "AutoModelForSequenceClassification"
 IDS = torch.tensor([[0, 1414, 232, 2], [0, 100, 2, 1]])
@@ -245,6 +245,7 @@ class Malicious:
         return Path.write_text, (self.trace, "it ran")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4:UserWarning")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_malicious_pickle_does_not_run(folder: Path, tmp_path: Path, zipped: bool) -> None:
     trace = tmp_path / "trace"

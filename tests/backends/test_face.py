@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from tests.backends.make_keras_reference import REFERENCE, WEIGHTS, crop
-from vsa_core.backends import Clip, Faces, People, mini_xception, weights
+from vsa_core import weights
+from vsa_core.backends import Clip, Faces, People, mini_xception
 from vsa_core.backends import face_mini_xception as face
 from vsa_core.backends.face_detect import Haar, Tracker, load_detector, rescaled
 from vsa_core.backends.faces import FaceBackend, main_track

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from tests.small_checkpoints import EMOTIONS as EMOTION_NAMES
 from tests.small_checkpoints import WIDTH, bert, edit_config, roberta, xlm_roberta
 from vsa_core.backends import Backend, Clip, Prediction, checkpoints, text_network
-from vsa_core.backends.catalogue import WEIGHTS
-from vsa_core.backends.keep import add
 from vsa_core.backends.text_hf import load, load_encoder, load_roberta, load_xlm_roberta
 from vsa_core.errors import BackendError, ConfigError, LanguageNotSpoken
 from vsa_core.labels import SENTIMENTS, sentiment_from_emotion
 from vsa_core.registry import Unloadable
+from vsa_core.weights.catalogue import WEIGHTS
+from vsa_core.weights.keep import add
 
 FOREIGN = {
     "de": "Das ist ein wirklich sehr schöner Film.",

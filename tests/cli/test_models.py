@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.hub_server import COMMIT, CONFIG, VOCAB, WEIGHTS, Hub, serving, sha256
-from vsa_core.backends import catalogue, download, hashes
-from vsa_core.backends.catalogue import Weights
+from tests.weights.hub_server import COMMIT, CONFIG, VOCAB, WEIGHTS, Hub, serving, sha256
 from vsa_core.cli import main, models
+from vsa_core.weights import catalogue, download, hashes
+from vsa_core.weights.catalogue import Weights
 
 REFERENCE = "hf:org/model"
 FOLDER = f"hub/models--org--model/snapshots/{COMMIT}"

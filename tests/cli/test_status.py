@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_store import at, review, run_row, segment_id, small_store
+from tests.small_store import TEXT, at, review, run_row, segment_id, small_store
 from vsa_core import query
 from vsa_core.cli import main
 from vsa_core.cli.status import summary
@@ -51,6 +51,20 @@ def test_the_summary_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "3 negative, 1 null, 1 positive" in out
     assert "/clips/v04.mp4: it is empty (0 bytes)" in out
     assert "r2" in out
+
+
+def test_what_the_text_model_does_not_speak_is_told(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store")
+    assert summary(store)["foreign"] == {}
+    part = store.part_of(TEXT)
+    ref = store.find("predictions", "v02", part=part)
+    assert ref is not None
+    [row] = store.read(ref).to_pylist()
+    row.update(status="foreign", sentiment_probs=None, note="text-a speaks en, not de")
+    older = {**row, "backend": "older-text@1"}  # which no current label was made from
+    for said, of in ((row, part), (older, "older-text-1")):
+        store.commit("predictions", "v02", table_from_rows("predictions", [said]), "f", part=of)
+    assert summary(store)["foreign"] == {"en": 1}
 
 
 def test_a_store_before_its_first_run_ended(

@@ -123,6 +123,9 @@ def test_multilingual(shared: Path, small_models: Path, tmp_path: Path, prefect_
         assert row["sentiment_probs"] is None
         assert "zh" in row["note"]
     assert summary["foreign"] == len(by_title["chinese"])
+    status = vsa(prefect_api, small_models, "status", "--store", store)
+    told = f"in languages that the text model lacks, without its vote: {summary['foreign']} zh-Hans"
+    assert told in status.stdout
     assert {row["language"] for row in rows(store, "SELECT language FROM labels")} == {
         "es", "zh-Hans",
     }  # fmt: skip

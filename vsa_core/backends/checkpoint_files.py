@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsa_core.backends.hashes import digest
-from vsa_core.backends.weights import resolve
 from vsa_core.errors import BackendError
+from vsa_core.weights import resolve
+from vsa_core.weights.hashes import digest
 
 # What decides, beside the weights, what a checkpoint says.
 _CONFIG = "config.json"

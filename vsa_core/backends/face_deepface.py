@@ -38,11 +38,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vsa_core.backends.checkpoints import precision_of
 from vsa_core.backends.face_detect import Boxes, Image
 from vsa_core.backends.faces import FaceBackend, Looking, backend_id
-from vsa_core.backends.hashes import digest
 from vsa_core.backends.int8 import quantise
-from vsa_core.backends.weights import find, resolve
 from vsa_core.errors import BackendError, ConfigError
 from vsa_core.labels import EMOTIONS, Emotion
+from vsa_core.weights import find, resolve
+from vsa_core.weights.hashes import digest
 
 # Part of the id: raise it with any change to what is cut out or read.
 _CODE_VERSION = 1

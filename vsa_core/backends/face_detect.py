@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vsa_core.backends.weights import find
 from vsa_core.errors import BackendError, ConfigError
+from vsa_core.weights import find
 
 Image = NDArray[np.uint8]
 Boxes = NDArray[np.int32]

@@ -24,11 +24,11 @@ from vsa_core.backends.face_detect import (
     load_detector,
     rescaled,
 )
-from vsa_core.backends.hashes import digest
 from vsa_core.backends.speaking import speaker, speaking_scores
 from vsa_core.errors import ConfigError
 from vsa_core.labels import EMOTIONS, Modality, sentiment_from_emotion
 from vsa_core.media import Media
+from vsa_core.weights.hashes import digest
 
 # Part of every face backend's id: raise it with any change to who is seen or whose face is taken.
 _CODE_VERSION = 2

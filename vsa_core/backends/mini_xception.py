@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vsa_core.backends.weights import find
 from vsa_core.errors import BackendError
 from vsa_core.labels import EMOTIONS, Emotion
+from vsa_core.weights import find
 
 # The classes of FER-2013, in the order of the file's last layer.
 FILE_CLASSES: tuple[Emotion, ...] = (

@@ -15,10 +15,10 @@ from vsa_core.cli.screen import write_json, write_table
 from vsa_core.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
-    from vsa_core.backends.catalogue import Weights
-    from vsa_core.backends.fetch import Progress as Pulled
-    from vsa_core.backends.weights import Found
     from vsa_core.config import Settings
+    from vsa_core.weights import Found
+    from vsa_core.weights.catalogue import Weights
+    from vsa_core.weights.fetch import Progress as Pulled
 
 # Of a commit and of a SHA-256 the table shows so many digits; --json has all.
 _DIGITS = 8
@@ -41,10 +41,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from vsa_core.backends.catalogue import WEIGHTS
-    from vsa_core.backends.hashes import Remembered
-    from vsa_core.backends.weights import look, needed
     from vsa_core.config import cache_dir, load_config
+    from vsa_core.weights import look, needed
+    from vsa_core.weights.catalogue import WEIGHTS
+    from vsa_core.weights.hashes import Remembered
 
     asked = args.profile or args.config
     listed = needed(load_config(args.config, args.profile)) if asked else list(WEIGHTS.values())
@@ -143,7 +143,7 @@ def _size(size_bytes: int | None) -> str:
 
 
 def _path(name: str) -> int:
-    from vsa_core.backends.weights import known, look
+    from vsa_core.weights import known, look
 
     found = look(known(name))
     if found.path is not None:
@@ -155,8 +155,8 @@ def _path(name: str) -> int:
 
 
 def _pull(args: argparse.Namespace) -> int:
-    from vsa_core.backends.weights import ALTERED, MISSING, known, look, needed
     from vsa_core.config import load_config
+    from vsa_core.weights import ALTERED, MISSING, known, look, needed
 
     if args.names and (args.profile or args.config):
         raise UsageError("give names, or a profile or configuration, to `vsa models pull`")
@@ -173,7 +173,7 @@ def _pull(args: argparse.Namespace) -> int:
 
 def _pull_one(weights: Weights) -> int:
     """Fetch one; what goes wrong with it is said, and leaves the others to be fetched."""
-    from vsa_core.backends.weights import PRESENT, state
+    from vsa_core.weights import PRESENT, state
 
     if weights.package is not None and state(weights) == PRESENT:
         sys.stdout.write(f"{weights.name}: installed with the package {weights.package}\n")
@@ -193,9 +193,9 @@ def pull_missing(settings: Settings) -> None:
     Raises:
         BackendError: something is missing and cannot be fetched; it says where to put it by hand.
     """
-    from vsa_core.backends.hashes import Remembered
-    from vsa_core.backends.weights import ALTERED, MISSING, look, needed
     from vsa_core.config import cache_dir
+    from vsa_core.weights import ALTERED, MISSING, look, needed
+    from vsa_core.weights.hashes import Remembered
 
     hashed = Remembered(cache_dir() / "verified.json", afresh=False)
     lacking = [
@@ -219,7 +219,7 @@ def _pulled(weights: Weights) -> Path:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from vsa_core.backends.fetch import pull
+    from vsa_core.weights.fetch import pull
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
@@ -238,8 +238,8 @@ def _pulled(weights: Weights) -> Path:
 
 
 def _add(name: str, source: Path, trust: bool) -> int:
-    from vsa_core.backends.keep import add
-    from vsa_core.backends.weights import known, own_place
+    from vsa_core.weights import known, own_place
+    from vsa_core.weights.keep import add
 
     weights = known(name)
     path = add(weights, source, trust)
@@ -249,8 +249,8 @@ def _add(name: str, source: Path, trust: bool) -> int:
 
 
 def _remove(names: list[str]) -> int:
-    from vsa_core.backends.keep import remove
-    from vsa_core.backends.weights import known
+    from vsa_core.weights import known
+    from vsa_core.weights.keep import remove
 
     for weights in [known(name) for name in dict.fromkeys(names)]:
         sys.stdout.write(f"{weights.name}: {_size(remove(weights))} freed\n")

@@ -36,6 +36,13 @@ _LABELS = """
 SELECT coalesce(sentiment, 'null') AS sentiment, origin, agreement, count(*) AS n
 FROM labels GROUP BY ALL
 """
+# Of the models that made the current labels: segments in a language their text model lacks.
+_FOREIGN = """
+SELECT coalesce(l.language, 'unknown') AS language, count(*) AS n
+FROM predictions AS p JOIN labels AS l USING (segment_id)
+WHERE p.status = 'foreign' AND list_contains(l.backends, p.backend)
+GROUP BY ALL ORDER BY n DESC, language
+"""
 _RUNS = f"""
 SELECT run_id, status, finished_at, seconds, profile, videos, videos_failed, segments, model_id
 FROM runs ORDER BY finished_at DESC, run_id LIMIT {_LAST_RUNS}
@@ -111,6 +118,7 @@ def summary(store: Store) -> dict[str, Any]:
         "segments": segments,
         "labels": sum(row["n"] for row in labels),
         **{f"labels_by_{column}": _totals(labels, column) for column in _LABEL_COLUMNS},
+        "foreign": {row["language"]: row["n"] for row in ask(store, _FOREIGN).rows()},
         "reviews": reviews,
         "last_runs": runs,
         **_knowing(store),
@@ -202,6 +210,9 @@ def _show(out: TextIO, found: dict[str, Any]) -> None:
         counts = found[f"labels_by_{by}"]
         shares = ", ".join(f"{n} {name}" for name, n in counts.items())
         out.write(f"  by {by:<10} {shares or '-'}\n")
+    if found["foreign"]:
+        shares = ", ".join(f"{n} {language}" for language, n in found["foreign"].items())
+        out.write(f"  in languages that the text model lacks, without its vote: {shares}\n")
     out.write(f"reviews   {found['reviews']}\n")
     if found["last_runs"]:
         out.write("\nlast runs\n")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsa_core.backends import weights
+from vsa_core import weights
 from vsa_core.errors import BackendError, ConfigError
 from vsa_core.transcripts.whisper_speech import (
     Decoded,

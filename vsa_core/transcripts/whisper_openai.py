@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsa_core.backends import weights
+from vsa_core import weights
 from vsa_core.errors import BackendError, ConfigError
 from vsa_core.transcripts.whisper_file import (
     alignment_heads,

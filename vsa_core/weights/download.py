@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from vsa_core import __version__
-from vsa_core.backends import hub
-from vsa_core.backends.catalogue import Weights
-from vsa_core.backends.hashes import digest, git_blob
-from vsa_core.backends.keep import CannotWrite, write
-from vsa_core.backends.weights import remedy
 from vsa_core.config import hub_endpoint, hub_token
 from vsa_core.errors import BackendError
+from vsa_core.weights import hub, remedy
+from vsa_core.weights.catalogue import Weights
+from vsa_core.weights.hashes import digest, git_blob
+from vsa_core.weights.keep import CannotWrite, write
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30

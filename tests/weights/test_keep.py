@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.hub_server import CLUTTER, COMMIT, CONFIG, VOCAB, sha256
-from vsa_core.backends import keep
-from vsa_core.backends.catalogue import WEIGHTS, File, Weights
-from vsa_core.backends.fetch import pull
-from vsa_core.backends.keep import add, remove
-from vsa_core.backends.weights import find, known, look, own_place, resolve, state
+from tests.weights.hub_server import CLUTTER, COMMIT, CONFIG, VOCAB, sha256
 from vsa_core.errors import BackendError
+from vsa_core.weights import find, keep, known, look, own_place, resolve, state
+from vsa_core.weights.catalogue import WEIGHTS, File, Weights
+from vsa_core.weights.fetch import pull
+from vsa_core.weights.keep import add, remove
 
 LARGE = b"weights" * 1_000
 CHECKPOINT = {"config.json": CONFIG, "model.safetensors": LARGE, "vocab.json": VOCAB}

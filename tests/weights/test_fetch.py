@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.backends.hub_server import (
+from tests.weights.hub_server import (
     COMMIT,
     CONFIG,
     ORG,
@@ -29,11 +29,10 @@ from tests.backends.hub_server import (
     serving,
     sha256,
 )
-from vsa_core.backends import catalogue, download, fetch, keep
-from vsa_core.backends.catalogue import File, Weights
-from vsa_core.backends.fetch import Progress, pull
-from vsa_core.backends.weights import find, known, look, resolve, state
 from vsa_core.errors import BackendError
+from vsa_core.weights import catalogue, download, fetch, find, keep, known, look, resolve, state
+from vsa_core.weights.catalogue import File, Weights
+from vsa_core.weights.fetch import Progress, pull
 
 REFERENCE = f"hf:{ORG}"
 FOLDER = f"hub/models--org--model/snapshots/{COMMIT}"

@@ -16,16 +16,17 @@ from typing import Any
 
 import pytest
 
-from tests.backends.hub_server import COMMIT, CONFIG, VOCAB, git_blob, sha256
-from vsa_core.backends import BACKENDS, hashes, hub, weights
-from vsa_core.backends.catalogue import WEIGHTS, File, Weights
-from vsa_core.backends.hashes import Remembered, digest
-from vsa_core.backends.weights import find, known, location, look, needed, resolve, state
+from tests.weights.hub_server import COMMIT, CONFIG, VOCAB, git_blob, sha256
+from vsa_core import weights
+from vsa_core.backends import BACKENDS
 from vsa_core.config import NamedModel, Settings, Transcripts, hub_caches, load_config
 from vsa_core.errors import BackendError, UsageError
 from vsa_core.labels import Modality
 from vsa_core.registry import Registry
 from vsa_core.transcripts.asr import TRANSCRIBERS
+from vsa_core.weights import find, hashes, hub, known, location, look, needed, resolve, state
+from vsa_core.weights.catalogue import WEIGHTS, File, Weights
+from vsa_core.weights.hashes import Remembered, digest
 
 REFERENCE = "hf:org/model"
 LARGE = b"weights" * 1_000

@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from vsa_core.backends import hub
-from vsa_core.backends.catalogue import Weights
-from vsa_core.backends.hashes import digest
-from vsa_core.backends.weights import (
+from vsa_core.config import cache_dir, hub_caches
+from vsa_core.errors import BackendError
+from vsa_core.weights import (
     Manifest,
+    hub,
     is_exact,
     location,
     look,
@@ -25,8 +25,8 @@ from vsa_core.backends.weights import (
     pinned,
     slug,
 )
-from vsa_core.config import cache_dir, hub_caches
-from vsa_core.errors import BackendError
+from vsa_core.weights.catalogue import Weights
+from vsa_core.weights.hashes import digest
 
 _CHUNK_BYTES = 1 << 20
 

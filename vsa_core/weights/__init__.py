@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsa_core.backends import hub
-from vsa_core.backends.catalogue import HUB, WEIGHTS, Weights
-from vsa_core.backends.hashes import digest as digest  # what backends make their ids of
-from vsa_core.backends.hashes import git_blob
 from vsa_core.config import NamedModel, Settings, cache_dir, hub_caches
 from vsa_core.errors import BackendError, UsageError
+from vsa_core.weights import hub
+from vsa_core.weights.catalogue import HUB, WEIGHTS, Weights
+from vsa_core.weights.hashes import digest as digest  # what backends make their ids of
+from vsa_core.weights.hashes import git_blob
 
 PRESENT, MISSING, ALTERED, YOURS = "present", "missing", "altered", "yours"
 

@@ -9,23 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vsa_core.backends import hub
-from vsa_core.backends.catalogue import File, Weights
-from vsa_core.backends.download import Wanted, ask, content_hash, download, same_origin
-from vsa_core.backends.hashes import digest
-from vsa_core.backends.keep import CannotWrite, put, refuse_without_space, replace_text, workplace
-from vsa_core.backends.weights import (
+from vsa_core.config import cache_dir, hub_caches, hub_endpoint
+from vsa_core.errors import BackendError
+from vsa_core.weights import (
     ALTERED,
     PRESENT,
     YOURS,
     Manifest,
+    hub,
     is_pinned,
     look,
     own_place,
     remedy,
 )
-from vsa_core.config import cache_dir, hub_caches, hub_endpoint
-from vsa_core.errors import BackendError
+from vsa_core.weights.catalogue import File, Weights
+from vsa_core.weights.download import Wanted, ask, content_hash, download, same_origin
+from vsa_core.weights.hashes import digest
+from vsa_core.weights.keep import CannotWrite, put, refuse_without_space, replace_text, workplace
 
 # What one checkpoint may be at most; a hub that states more is not believed.
 _MAX_BYTES = 200_000_000_000
