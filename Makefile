@@ -36,8 +36,10 @@ demo: $(INSTALLED)
 	@$(BIN)/vsa run data/sample/clips --store $(DEMO)
 	@$(BIN)/python scripts/score_sample.py --store $(DEMO)
 
+# A file's tests stay in one process, and each process keeps to one core: networks that share two
+# cores with others wait for one another.
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -84,7 +84,7 @@ def test_standard(shared: Path, small_models: Path, tmp_path: Path, prefect_api:
 
     said = rows(store, "SELECT p.* FROM predictions p JOIN videos v USING (video_id) "
                 "WHERE title = 'captioned'")  # fmt: skip
-    for modality, width in (("text", 64), ("face", 512), ("audio", 64)):
+    for modality, width in (("text", 32), ("face", 512), ("audio", 32)):
         of_it = [row for row in said if row["modality"] == modality]
         assert [row["status"] for row in of_it] == ["ok", "ok"], of_it
         assert all(row["sentiment_probs"] and row["emotion_probs"] for row in of_it)
