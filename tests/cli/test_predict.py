@@ -259,6 +259,18 @@ class TestRealModels:
         assert err == ""
         assert [row["sentiment"] for row in objects(out)] == ["positive", "negative"]
 
+    def test_a_language_it_does_not_speak_is_said_and_not_guessed(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "lines.txt"
+        path.write_text("Das ist das schönste Geschenk, das ich je bekommen habe.\nGreat!\n")
+        assert main(["predict", "text", str(path)]) == 0
+        german, english = objects(capsys.readouterr().out)
+        assert all(german[key] is None for key in KEYS)
+        assert "text-minilm speaks en, not de" in german["note"]
+        assert english["sentiment"] == "positive"
+        assert "note" not in english
+
     def test_image(self, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["predict", "image", str(shared / "faces" / "single_face.jpg")]) == 0
         out, err = capsys.readouterr()

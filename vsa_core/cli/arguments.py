@@ -208,7 +208,8 @@ def _predict(verbs: Any) -> None:
         actions,
         "text",
         "one object per line of text that is not empty",
-        "Sentiment and emotion of every line of a text file; null where the model abstains.",
+        "Sentiment and emotion of every line of a text file; null where the model abstains, with a "
+        "note where it does not speak the language.",
         "vsa predict text reviews.txt",
     )
     text.add_argument("file", metavar="FILE", help="UTF-8 text, or - for standard input")

@@ -76,9 +76,11 @@ def _decoded(line: bytearray) -> str:
 
 def _of_texts(backend: Backend, texts: list[str]) -> list[dict[str, Any]]:
     from vsa_core.backends import Clip
+    from vsa_core.language import detect
 
     clips = [
-        Clip(segment_id=f"line-{n}", start_ms=0, end_ms=0, text=t) for n, t in enumerate(texts)
+        Clip(segment_id=f"line-{n}", start_ms=0, end_ms=0, text=text, language=detect(text))
+        for n, text in enumerate(texts)
     ]
     results = [{"text": text, **_named(None, None)} for text in texts]
     samples: dict[int, Any] = {}
