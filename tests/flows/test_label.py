@@ -12,7 +12,7 @@ import pytest
 
 from tests import bad_media
 from vsa_core.backends import Faces
-from vsa_core.backends.fake import FakeFace
+from vsa_core.backends.fake import Fake, FakeFace
 from vsa_core.errors import SourceError, StoreError
 from vsa_core.media import Media
 from vsa_core.query import ask
@@ -100,6 +100,24 @@ def test_every_segment_gets_a_label_with_its_lineage(
     (run,) = ask(store, "SELECT * FROM runs").rows()
     assert run["status"] == "complete"
     assert run["segments"] == 30
+
+
+def test_models_give_back_their_memory_once_all_videos_are_seen(
+    channel: Path, tmp_path: Path, fake_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    predict = Fake.predict
+
+    def predicting(self: Fake, samples: Any) -> Any:
+        happened.append(self.modality.value)
+        return predict(self, samples)
+
+    monkeypatch.setattr(Fake, "predict", predicting)
+    monkeypatch.setattr(Fake, "unload", lambda self: happened.append("unload"), raising=False)
+    assert label([channel], tmp_path / "store", fake_config)["status"] == "complete"
+    first = happened.index("unload")
+    assert set(happened[:first]) == {"text", "face", "audio"}
+    assert set(happened[first:]) == {"unload"}
 
 
 def test_running_again_computes_nothing_and_changes_nothing(
