@@ -21,7 +21,7 @@ install: $(INSTALLED)
 # build, which does not import without the CUDA packages that the lock leaves out; then the CPU
 # build takes its place.
 $(INSTALLED): requirements.lock pyproject.toml
-	@echo "Installing into $(VENV) (once; some minutes and 2.4 GB) …"
+	@echo "Installing into $(VENV) (once; some minutes and 2.8 GB) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' \
 		|| { echo "vsa needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
