@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from vsa_core.language import detect, detector, mistagged, near, primary, speaks, tag_of
+from vsa_core.errors import ConfigError
+from vsa_core.language import (
+    detect,
+    detector,
+    mistagged,
+    near,
+    primary,
+    speaks,
+    spoken_by,
+    tag_of,
+)
 from vsa_core.transcripts.captions import read_captions
 
 REPO = Path(__file__).resolve().parents[1]
@@ -241,3 +251,19 @@ def test_nothing_is_imported_before_it_is_needed() -> None:
     )
     assert done.stdout == "[]\n"
     assert detector().startswith("py3langid@")
+
+
+# --- as an option of a model --------------------------------------------------------------
+
+
+def test_what_a_model_speaks_as_its_option_says() -> None:
+    assert spoken_by("any", "m") is spoken_by(None, "m") is None
+    assert spoken_by(["pt-BR", "en", "eng"], "m") == ("en", "pt")
+    for option, said in (
+        ("de", r"m: languages is 'de': write \[de\], or any"),
+        ([], r"m: languages is \[\]: give tags"),
+        (["english please"], "give tags"),
+        (["en", "any please"], "give tags"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            spoken_by(option, "m")

@@ -9,6 +9,8 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
+from vsa_core.errors import ConfigError
+
 # Told from less, or less surely, a language is a guess. With both, no stretch of MELD (as written,
 # and as a recogniser writes it) is taken for another language: 92 % of 10,702 of 50 characters
 # are known, 99.9 % of 6,738 of 100. Of 308 stretches in 24 languages of 50 characters 95 % are
@@ -26,6 +28,8 @@ _PARTS = 8  # of a text, all of which must be in the other language
 _NEAR = 10
 # Written so much alike that the text cannot tell them: their probabilities are added.
 _ALIKE = ({"id", "ms"}, {"hr", "bs", "sr"}, {"no", "nn"})
+
+ANY = "any"  # of an option: whatever language there is
 
 _TAG = re.compile(r"[a-z]{2,3}(?:-[a-z0-9]{1,8})*", re.IGNORECASE)
 _ORIGINAL = "-orig"  # yt-dlp, of automatic captions in the language that is spoken
@@ -84,6 +88,29 @@ def near(one: str | None, other: str | None) -> bool:
 def speaks(languages: Iterable[str], tag: str | None) -> bool:
     """Whether a model of some languages reads a text of that tag; an unknown language it tries."""
     return primary(tag) is None or any(near(language, tag) for language in languages)
+
+
+def spoken_by(option: Sequence[str] | str | None, where: str) -> tuple[str, ...] | None:
+    """What a model speaks, as its option `languages` says: each language once, in order.
+
+    Args:
+        option: tags; "any" or None for whatever it is given.
+        where: which model, for messages.
+
+    Returns:
+        None for any language.
+
+    Raises:
+        ConfigError: no list of tags.
+    """
+    if option is None or option == ANY:
+        return None
+    if isinstance(option, str):
+        raise ConfigError(f"{where}: languages is {option!r}: write [{option}], or {ANY}")
+    found = {primary(str(tag)) for tag in option}
+    if not found or None in found:
+        raise ConfigError(f"{where}: languages is {option!r}: give tags as [en, de], or {ANY}")
+    return tuple(sorted(filter(None, found)))
 
 
 # --- from the text ------------------------------------------------------------------------

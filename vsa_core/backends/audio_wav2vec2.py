@@ -36,7 +36,7 @@ from vsa_core.backends.label_maps import LabelMap, map_labels
 from vsa_core.backends.voice_network import VoiceNetwork
 from vsa_core.errors import BackendError, ConfigError
 from vsa_core.labels import Modality
-from vsa_core.language import speaks
+from vsa_core.language import speaks, spoken_by
 from vsa_core.media import SAMPLE_RATE_HZ
 
 Floats = NDArray[np.float32]
@@ -147,7 +147,7 @@ def load(
     model: str = "wav2vec2-er",
     labels: Mapping[str, str | None] | None = None,
     max_s: float = 15.0,
-    languages: Sequence[str] | None = ("en",),
+    languages: Sequence[str] | str | None = ("en",),
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 16,
@@ -159,8 +159,8 @@ def load(
         labels: their name of a class → one of our emotions (or sentiments), null for none; needed
             where `label_maps` has no rule for a name.
         max_s: longest sound heard at once, 1 to 60; bounds memory. Longer ones are cut.
-        languages: BCP 47 tags that it was trained on, None for all; in others it abstains. A
-            segment of unknown language is taken for one of them.
+        languages: BCP 47 tags that it was trained on, "any" or None for all; in others it
+            abstains. A segment of unknown language is taken for one of them.
         device: auto, cpu or cuda.
         precision: auto, float32, float16, bfloat16 or int8.
         batch_size: how many segments `predict` is given at most; changes no result.
@@ -174,8 +174,7 @@ def load(
         raise ConfigError(f"{_NAME}: max_s is {max_s}, allowed are 1 to 60")
     if batch_size < 1:
         raise ConfigError(f"{_NAME}: batch_size is {batch_size}, at least 1 is needed")
-    if isinstance(languages, str):
-        raise ConfigError(f"{_NAME}: languages is {languages!r}: write [{languages}]")
+    spoken = spoken_by(languages, _NAME)
     checkpoint = find_checkpoint(model)
     where = f"{_NAME} with {checkpoint.folder}"
     voice.speech_probability(np.zeros(voice.WINDOW, np.float32))  # missing weights show here
@@ -186,7 +185,7 @@ def load(
         VoiceNetwork(checkpoint, device, precision),
         normalise=_normalises(checkpoint, where),
         max_s=max_s,
-        languages=None if languages is None else tuple(sorted(set(languages))),
+        languages=spoken,
         batch_size=batch_size,
     )
 

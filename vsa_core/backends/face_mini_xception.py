@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vsa_core.backends.face_detect import Boxes, Image, grey_of
 from vsa_core.backends.faces import FaceBackend, Looking, backend_id
 from vsa_core.backends.mini_xception import INPUT_PX, Xception, load_network
+from vsa_core.weights import resolve
 
 # Part of the id: raise it with any change to what is cut out or read.
 _CODE_VERSION = 1
@@ -29,15 +30,15 @@ def load(
 
     Args:
         detector, frames_per_s, min_face, min_track_frames, detector_weights: see `Looking`.
-        weights: another HDF5 file of mini-XCEPTION, or one of big_XCEPTION; null for the
-            published mini-XCEPTION.
+        weights: another HDF5 file of mini-XCEPTION, or one of big_XCEPTION, by path or as
+            `vsa models list` names it; null for the published mini-XCEPTION.
 
     Raises:
         ConfigError: an option that makes no sense.
         BackendError: a file is missing, altered or cannot be used.
     """
     looking = Looking.checked(detector, frames_per_s, min_face, min_track_frames, detector_weights)
-    network, sha256 = load_network(None if weights is None else Path(weights).expanduser())
+    network, sha256 = load_network(None if weights is None else resolve(str(weights)))
     id = backend_id("face-mini-xception", _CODE_VERSION, sha256, *looking.made_from())
     return FaceBackend(id, GreyFaces(network), looking)
 

@@ -28,6 +28,8 @@ from vsa_core.backends.speaking import speaker, speaking_scores
 from vsa_core.errors import ConfigError
 from vsa_core.labels import EMOTIONS, Modality, sentiment_from_emotion
 from vsa_core.media import Media
+from vsa_core.weights import find
+from vsa_core.weights.catalogue import WEIGHTS
 from vsa_core.weights.hashes import digest
 
 # Part of every face backend's id: raise it with any change to who is seen or whose face is taken.
@@ -75,7 +77,7 @@ class Looking:
         min_track_frames: a face seen in fewer sampled frames is a false alarm; in a video of
             fewer frames, one that is not in all of them.
         detector_weights: another ONNX file for `yunet` than the one fetched by
-            `vsa models pull yunet`.
+            `vsa models pull yunet`: a path, or a name of `vsa models list` (`yunet-320`).
     """
 
     detector: str
@@ -110,7 +112,10 @@ class Looking:
             raise ConfigError(f"frames_per_s is a rate over 0 and up to 1000, not {frames_per_s}")
         if min_track_frames < 1:
             raise ConfigError(f"min_track_frames is a count from 1 on, not {min_track_frames}")
-        onnx = None if detector_weights is None else Path(detector_weights).expanduser()
+        onnx = None
+        if detector_weights is not None:
+            name = str(detector_weights)
+            onnx = find(name) if name in WEIGHTS else Path(name).expanduser()
         load_detector(detector, min_face, onnx)  # so that a bad option or file is told now
         return cls(detector, float(frames_per_s), float(min_face), int(min_track_frames), onnx)
 

@@ -1,7 +1,8 @@
 """Text backends from transformers checkpoints: RoBERTa, XLM-R, any classifier, any encoder.
 
 - `text-roberta`: cardiffnlp/twitter-roberta-base-sentiment-latest (Loureiro et al. 2022,
-  arXiv 2202.03829), with emotions from j-hartmann/emotion-english-distilroberta-base. English.
+  arXiv 2202.03829), with emotions from another checkpoint when `emotion_model` names one, such as
+  j-hartmann/emotion-english-distilroberta-base. English.
 - `text-xlm-roberta`: cardiffnlp/twitter-xlm-roberta-base-sentiment (Barbieri et al. 2022,
   arXiv 2104.12250). The eight languages of its benchmark.
 - `text-hf`: any sequence-classification checkpoint whose labels `label_maps` knows or is told.
@@ -21,12 +22,11 @@ from vsa_core.backends.text_network import CLASSIFIER, ENCODER, TextNetwork
 from vsa_core.config import fingerprint
 from vsa_core.errors import BackendError, ConfigError
 from vsa_core.labels import EMOTIONS, Modality
-from vsa_core.language import primary
+from vsa_core.language import spoken_by
 
 ENGLISH = ("en",)
 # Those that XLM-T was evaluated on, one benchmark each; others were pretrained on, unmeasured.
 XLM_T_LANGUAGES = ("ar", "en", "fr", "de", "hi", "it", "pt", "es")
-ANY = "any"
 
 # Part of the id: raise it when the same text would give other numbers.
 _CODE_VERSION = 1
@@ -168,7 +168,7 @@ def load_xlm_roberta(
     emotion_model: str | None = None,
     labels: Mapping[str, str | None] | None = None,
     emotion_labels: Mapping[str, str | None] | None = None,
-    languages: Sequence[str] | str = XLM_T_LANGUAGES,
+    languages: Sequence[str] | str | None = XLM_T_LANGUAGES,
     max_tokens: int = 256,
     batch_size: int = 256,
     device: str = "auto",
@@ -192,7 +192,7 @@ def load(
     labels: Mapping[str, str | None] | None = None,
     emotion_model: str | None = None,
     emotion_labels: Mapping[str, str | None] | None = None,
-    languages: Sequence[str] | str = ENGLISH,
+    languages: Sequence[str] | str | None = ENGLISH,
     max_tokens: int = 256,
     batch_size: int = 256,
     device: str = "auto",
@@ -206,7 +206,7 @@ def load(
         labels: its names of its classes → ours, for those that `label_maps` does not know.
         emotion_model: a second checkpoint, for emotions; None takes those of `model`, if any.
         emotion_labels: `labels` of `emotion_model`.
-        languages: tags of those it speaks, or "any"; it abstains on others.
+        languages: tags of those it speaks; "any" or None for all. It abstains on others.
         max_tokens: what a line has beyond them is not read.
         batch_size: lines given to `predict` at most.
         device: auto, cpu or cuda.
@@ -225,7 +225,7 @@ def load(
 
 def load_encoder(
     model: str = "bert-base-uncased",
-    languages: Sequence[str] | str = ENGLISH,
+    languages: Sequence[str] | str | None = ENGLISH,
     max_tokens: int = 256,
     batch_size: int = 256,
     device: str = "auto",
@@ -240,7 +240,7 @@ def load_encoder(
     name = "text-bert"
     _check_sizes(name, max_tokens, batch_size)
     network = TextNetwork(find_checkpoint(model), ENCODER, max_tokens, device, precision)
-    return TextEncoder(name, network, _languages(name, languages), batch_size)
+    return TextEncoder(name, network, spoken_by(languages, name), batch_size)
 
 
 def _classifier(
@@ -249,7 +249,7 @@ def _classifier(
     labels: Mapping[str, str | None] | None,
     emotion_model: str | None,
     emotion_labels: Mapping[str, str | None] | None,
-    languages: Sequence[str] | str,
+    languages: Sequence[str] | str | None,
     tweets: bool,
     max_tokens: int,
     batch_size: int,
@@ -257,7 +257,7 @@ def _classifier(
     precision: str,
 ) -> TextClassifier:
     _check_sizes(name, max_tokens, batch_size)
-    spoken = _languages(name, languages)
+    spoken = spoken_by(languages, name)
     votes, label_map = _mapped(name, model, labels, max_tokens, device, precision)
     emotions = None
     if emotion_model is not None:
@@ -300,17 +300,6 @@ def _check_sizes(name: str, max_tokens: int, batch_size: int) -> None:
         )
     if batch_size < 1:
         raise ConfigError(f"{name}: batch_size is {batch_size}: give 1 or more")
-
-
-def _languages(name: str, languages: Sequence[str] | str) -> tuple[str, ...] | None:
-    """The languages of an option, sorted; None for any."""
-    if languages == ANY:
-        return None
-    tags = [languages] if isinstance(languages, str) else list(languages)
-    found = {primary(str(tag)) for tag in tags}
-    if not found or None in found:
-        raise ConfigError(f"{name}: languages is {languages!r}: give tags as [en, de], or any")
-    return tuple(sorted(filter(None, found)))
 
 
 def _as_tweet(text: str) -> str:

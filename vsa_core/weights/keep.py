@@ -194,17 +194,23 @@ def add(weights: Weights, source: Path, trust: bool = False) -> Path:
         raise BackendError(f"{source} is no {kind}, which {weights.name} has to be")
     names, own = _wanted_of(weights, source, trust), own_place(weights)
     with workplace(weights) as folder:
+        copies = folder.with_name(f"{folder.name}.added")  # what is half fetched stays as it is
+        shutil.rmtree(copies, ignore_errors=True)  # of a killed process
         try:
-            files = _copied(weights, source, names, folder, trust)
+            copies.mkdir()
+            files = _copied(weights, source, names, copies, trust)
             pins = pinned(weights)
-            if all(files[name] == pins.get(name) for name in names):
-                put(folder, target, names, None)
-                return target
-            put(folder, own, names, Manifest(files, yours=True, source=str(source.resolve())))
-            return own
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+            published = all(files[name] == pins.get(name) for name in names)
+            goal = target if published else own
+            record_of = None if published else Manifest(files, True, str(source.resolve()))
+            put(copies, goal, names, record_of)
+            shutil.rmtree(folder)  # nobody will go on fetching it
+            return goal
+        except OSError as error:
+            reason = f"{error.filename or copies}: {error.strerror or error}"
+            raise BackendError(f"{weights.name} cannot be taken in: {reason}") from error
+        finally:
+            shutil.rmtree(copies, ignore_errors=True)
 
 
 def _copied(
