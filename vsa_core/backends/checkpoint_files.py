@@ -15,27 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vsa_core.errors import BackendError
-from vsa_core.weights import resolve
+from vsa_core.weights import hub, resolve
 from vsa_core.weights.hashes import digest
 
-# What decides, beside the weights, what a checkpoint says.
 _CONFIG = "config.json"
-_INPUT_FILES = (
-    "added_tokens.json",
-    "bpe.codes",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "spm.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
 _SAFETENSORS = "model.safetensors"
 _PICKLE = "pytorch_model.bin"
 # A larger configuration describes no network that anybody published; building one would hang.
@@ -94,9 +77,9 @@ def find_checkpoint(reference: str) -> Checkpoint:
         )
     config = _config(folder)
     files = _weight_files(folder)
-    inputs = [folder / name for name in _INPUT_FILES if (folder / name).is_file()]
+    beside = [folder / name for name in sorted(hub.BESIDE) if (folder / name).is_file()]
     whole = hashlib.sha256()
-    for file in (folder / _CONFIG, *inputs, *files):
+    for file in (*beside, *files):
         whole.update(f"{digest(file)}  {file.name}\n".encode())
     return Checkpoint(folder, files, whole.hexdigest(), config, _labels(folder, config))
 

@@ -24,6 +24,7 @@ most. The weights were chosen on two speakers, so they are round numbers. Chung 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -278,19 +279,19 @@ def mouth_motion(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
     0 where nothing moves; ln 2 and less where only the head does.
     """
     flow = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 2, 11, 2, 5, 1.1, 0)
-    own = flow - _PLANE @ (_FIT @ flow[_UPPER].reshape(-1, 2))
+    plane, fit = _affine()
+    own = flow - plane @ (fit @ flow[_UPPER].reshape(-1, 2))
     size = np.linalg.norm(own, axis=-1)
     return float(np.log((size[_MOUTH].mean() + _STILL_PX) / (size[_UPPER].mean() + _STILL_PX)))
 
 
-def _plane() -> NDArray[np.float32]:
-    """(64, 64, 3): 1, x and y of every pixel, whose combinations are the affine motions."""
+@functools.cache
+def _affine() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(64, 64, 3): 1, x and y of every pixel, whose combinations are the affine motions; and their
+    least squares on the upper face, (3, pixels of it)."""
     y, x = np.mgrid[0:_SIDE_PX, 0:_SIDE_PX] / _SIDE_PX
-    return np.stack([np.ones_like(x), x, y], axis=-1).astype(np.float32)
-
-
-_PLANE = _plane()
-_FIT = np.linalg.pinv(_PLANE[_UPPER].reshape(-1, 3))  # least squares on the upper face
+    plane = np.stack([np.ones_like(x), x, y], axis=-1).astype(np.float32)
+    return plane, np.linalg.pinv(plane[_UPPER].reshape(-1, 3))
 
 
 def _score(scores: NDArray[np.float32], mouth: _Mouth, heard: _Voice) -> None:

@@ -27,7 +27,7 @@ from vsa_core.transcripts.whisper_speech import (
     WhisperTranscriber,
     transcriber_id,
 )
-from vsa_core.transcripts.whisper_windows import Timed
+from vsa_core.transcripts.whisper_windows import CLOSES, OPENS, Timed
 
 NAME = "faster-whisper"
 
@@ -297,7 +297,7 @@ class FasterWhisper:
             self._tokenizer(language), list(tokens), encoded.states, encoded.frames
         )
         for words in found:
-            merge_punctuations(words, "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、")
+            merge_punctuations(words, OPENS, CLOSES)
         return [
             [
                 Timed(word["word"], float(word["start"]), float(word["end"]))

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsa_core.transcripts.whisper_windows import Timed
+from vsa_core.transcripts.whisper_windows import CLOSES, OPENS, Timed
 
 if TYPE_CHECKING:
     import torch
 
 _SMOOTHED = 7  # states of 20 ms
-# Punctuation that belongs to the word after it, and to the word before it.
-_OPENS, _CLOSES = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 
 def timed_words(
@@ -44,7 +42,7 @@ def timed_words(
     for text, part in zip(texts[:-1], parts[:-1], strict=True):
         words.append(WordTiming(text, part, times[at], times[at + len(part)], 1.0))
         at += len(part)
-    merge_punctuations(words, _OPENS, _CLOSES)
+    merge_punctuations(words, OPENS, CLOSES)
     return [Timed(word.word, word.start, word.end) for word in words if word.word]
 
 

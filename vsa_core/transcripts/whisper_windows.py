@@ -15,6 +15,8 @@ from vsa_core.media import SAMPLE_RATE_HZ
 from vsa_core.voice import Span
 
 WINDOW_MS = 30_000  # what Whisper's encoder takes
+# Punctuation that belongs to the word after it, and to the word before it: Whisper's own.
+OPENS, CLOSES = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ _WEIGHT_FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"), ("model",
 _ANY_WEIGHTS = re.compile(r"(pytorch_)?model(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 _CONFIG = "config.json"
 # What stands beside the weights: settings and vocabularies, nothing that could run.
-_BESIDE = frozenset(
+BESIDE = frozenset(
     {
         _CONFIG,
         "added_tokens.json",
@@ -88,12 +88,12 @@ def chosen(paths: Iterable[str]) -> list[str]:
     )
     if not weights or _CONFIG not in listed:
         return []
-    return sorted({*weights, *(listed & _BESIDE)})
+    return sorted({*weights, *(listed & BESIDE)})
 
 
 def loadable(paths: Iterable[str]) -> set[str]:
     """Those of a folder's files that a loader might read, the weights in every format."""
-    return {path for path in paths if path in _BESIDE or _ANY_WEIGHTS.fullmatch(path)}
+    return {path for path in paths if path in BESIDE or _ANY_WEIGHTS.fullmatch(path)}
 
 
 def _weights(listed: set[str], stem: str, ending: str) -> list[str]:
