@@ -139,8 +139,8 @@ class TestCatalogue:
 
 def package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"{name} is not installed")
+    assert spec is not None, f"{name} is in the lock"
+    assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0])
 
 
