@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,13 @@ from vsa_core.language import tag_of
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _language_tags(value: tuple[str, ...]) -> tuple[str, ...]:
+    for tag in value:
+        if tag_of(tag) is None:
+            raise ValueError(f"{tag!r} is no language tag: write en, pt-BR, zh-Hans")
+    return value
 
 
 class NamedModel(_Section):
@@ -46,6 +55,75 @@ class Sources(_Section):
     )
 
 
+class Filters(_Section):
+    """Which videos of a channel, playlist or feed are taken; a video asked for by its own address
+    is taken whatever they say."""
+
+    published_after: date | None = Field(None, description="Published on this day (UTC) or later.")
+    published_before: date | None = Field(None, description="Published before this day (UTC).")
+    min_duration_s: float = Field(0, ge=0, description="Shorter videos are passed over, s.")
+    max_duration_s: float | None = Field(None, gt=0, description="Longer ones are passed over, s.")
+    max_videos: int | None = Field(
+        None, ge=1, description="At most so many of each source, the newest first; null for all."
+    )
+    title: str | None = Field(
+        None, description="A regular expression that is found in the title, whatever the case."
+    )
+    languages: tuple[str, ...] = Field(
+        (), description="Only videos in these languages, where that is known; empty for any."
+    )
+
+    @field_validator("title")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from error
+        return value
+
+    _tags = field_validator("languages")(_language_tags)
+
+
+class Download(_Section):
+    """How videos are fetched, politely; changes no label."""
+
+    retries: int = Field(
+        5, ge=0, description="Tries after the first, for errors that may pass (network, 429, 5xx)."
+    )
+    backoff_s: float = Field(
+        2.0, ge=0, description="Wait before the first retry, s; doubled each time, with jitter."
+    )
+    max_backoff_s: float = Field(120.0, ge=0, description="Longest wait before a retry, s.")
+    timeout_s: float = Field(20.0, gt=0, description="Silence of a server after which to give up.")
+    time_limit_s: float = Field(
+        4 * 3600, gt=0, description="A download that takes longer is cut off, s."
+    )
+    rate_limit_kb_s: float | None = Field(None, gt=0, description="Speed at most, kB/s.")
+    sleep_s: float = Field(0.0, ge=0, description="Pause before each download, s.")
+    sleep_requests_s: float = Field(0.0, ge=0, description="Pause before each page asked for, s.")
+    cookies_file: Path | None = Field(
+        None, description="Netscape cookies file, for what needs a login you are allowed to use."
+    )
+    proxy: str | None = Field(None, description="http://, https:// or socks5:// proxy.")
+    max_audio_kbps: int = Field(160, ge=32, description="Audio quality fetched at most, kbit/s.")
+    max_attempts: int = Field(
+        5, ge=1, description="Runs in which a failed address is tried before it is let be."
+    )
+    media_dir: Path | None = Field(
+        None, description="Where downloads lie; null for `media` in the store (in the cache folder "
+        "where the store is not on a disk)."
+    )  # fmt: skip
+    keep_media: bool = Field(
+        True, description="False deletes a download once its video is labelled."
+    )
+    max_media_gb: float = Field(
+        50.0, gt=0, description="Downloads take this much disk at most: the oldest labelled ones "
+        "make room, and videos are fetched in batches that fit."
+    )  # fmt: skip
+    batch_videos: int = Field(200, ge=1, description="Videos fetched, then labelled, at a time.")
+
+
 class Transcripts(_Section):
     """How words are found."""
 
@@ -58,13 +136,7 @@ class Transcripts(_Section):
         NamedModel(name="pocketsphinx"), description="Speech recognition; null for none."
     )
 
-    @field_validator("languages")
-    @classmethod
-    def _tags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for tag in value:
-            if tag_of(tag) is None:
-                raise ValueError(f"{tag!r} is no language tag: write en, pt-BR, zh-Hans")
-        return value
+    _tags = field_validator("languages")(_language_tags)
 
 
 class Segments(_Section):
@@ -130,11 +202,26 @@ class Fusion(_Section):
 class Run(_Section):
     """How the work is carried out; changes no label."""
 
-    workers: int = Field(2, ge=1, description="Shards in work at once.")
-    shard_videos: int = Field(8, ge=1, description="Videos per task.")
+    runner: Literal["threads", "processes", "dask", "ray"] = Field(
+        "threads",
+        description="Where tasks run; dask and ray need their extra: vsa[dask], vsa[ray].",
+    )
+    address: str | None = Field(
+        None, description="Of a Dask scheduler or Ray cluster; null starts one on this machine."
+    )
+    workers: int = Field(
+        2, ge=1, description="Shards in work at once; not for a cluster at an address."
+    )
+    shard_videos: int = Field(8, ge=1, description="Videos per task, at least.")
+    max_shards: int = Field(
+        64, ge=1, description="Tasks per stage at most; more videos make larger shards."
+    )
     max_failed_share: float = Field(
         0.5, ge=0, le=1, description="A run in which more than this share of videos failed, fails."
     )
+
+
+_NO_LABEL_DEPENDS_ON = {"run", "profile", "filters", "download"}
 
 
 class Settings(_Section):
@@ -142,6 +229,8 @@ class Settings(_Section):
 
     profile: str = "embedded"
     sources: Sources = Sources()
+    filters: Filters = Filters()
+    download: Download = Download()
     transcripts: Transcripts = Transcripts()
     segments: Segments = Segments()
     backends: dict[Modality, NamedModel] = Field(
@@ -166,7 +255,7 @@ class Settings(_Section):
 
     def fingerprint(self) -> str:
         """12 hex digits over every setting that can change a label."""
-        return fingerprint(self.model_dump(mode="json", exclude={"run", "profile"}))
+        return fingerprint(self.model_dump(mode="json", exclude=_NO_LABEL_DEPENDS_ON))
 
 
 def fingerprint(*parts: Any) -> str:

@@ -44,6 +44,8 @@ VIEWS: Mapping[str, str] = {
     "label_history": "Every label of every run, also of runs that did not finish, without reviews.",
     "reviews": "Every human decision.",
     "runs": "Every finished run.",
+    "attempts": "Every attempt at an address of a channel, a playlist or a feed.",
+    "promotions": "Every decision about which fusion model labels.",
 }
 
 _CURRENT_LABELS = """

@@ -70,7 +70,7 @@ _TEXT_SOURCE = _column(
 
 VIDEOS = TableSpec(
     "videos",
-    1,
+    2,
     "a video, also one that failed",
     "a video",
     pa.schema(
@@ -114,6 +114,18 @@ VIDEOS = TableSpec(
             _column("fps", pa.float32(), "Average frames per second.", null="no video stream"),
             _column("has_video", pa.bool_(), "A picture decodes."),
             _column("has_audio", pa.bool_(), "Sound decodes."),
+            _column(
+                "source_id",
+                pa.string(),
+                "The address it was fetched from, as in `attempts`.",
+                null="a file that lay there",
+            ),
+            _column(
+                "view_count",
+                pa.int64(),
+                "How often it had been watched when it was fetched.",
+                null="no info.json says so",
+            ),
         ]
     ),
     id=("video_id",),
@@ -461,6 +473,81 @@ RUNS = TableSpec(
     id=("run_id",),
 )
 
+ATTEMPTS = TableSpec(
+    "attempts",
+    1,
+    "an attempt at a source: an address of a channel, a playlist, a feed, or one asked for",
+    "channel × batch, append-only",
+    pa.schema(
+        [
+            _column("attempt_id", pa.string(), "The attempt."),
+            _column(
+                "source_id",
+                pa.string(),
+                "16 hex digits of the SHA-256 of the site's own id of the video, else of its URL.",
+            ),
+            _column("channel", pa.string(), "Name of the channel in channels.yaml, else `-`."),
+            _column("url", pa.string(), "The address."),
+            _column("title", pa.string(), "Title.", null="the listing does not say"),
+            _column("published_at", TIMESTAMP, "When it was published.", null="not known"),
+            _column(
+                "state",
+                pa.string(),
+                "`labelled`: its video went through every stage; `refused`: it will not be tried "
+                "again (private, removed, too long …); `failed`: it may be tried again; `later`: "
+                "a live or upcoming stream. Of several attempts at a source `labelled` counts "
+                "before `refused`, that before `failed`, and that before `later`.",
+            ),
+            _column(
+                "kind",
+                pa.string(),
+                "Why, in a word: `private`, `removed`, `members_only`, `age_restricted`, "
+                "`geo_blocked`, `live`, `network` …",
+                null="labelled",
+            ),
+            _column("reason", pa.string(), "Why, in one line.", null="labelled"),
+            _column(
+                "number", pa.int32(), "How many attempts there were at it, with this one, from 1."
+            ),
+            _column("video_id", pa.string(), "The video.", null="none was fetched"),
+            _column("tried_at", TIMESTAMP, "When."),
+        ]
+    ),
+    id=("attempt_id",),
+)
+
+PROMOTIONS = TableSpec(
+    "promotions",
+    1,
+    "a decision about a fusion model",
+    "decision, append-only",
+    pa.schema(
+        [
+            _column("decision_id", pa.string(), "The decision."),
+            _column("domain", pa.string(), "The set of channels the model is for."),
+            _column("sequence", pa.int64(), "Number of the decision within its domain, from 1."),
+            _column(
+                "action",
+                pa.string(),
+                "`candidate`: it was learned and compared, and did not take over; `promoted`: it "
+                "labels from now on; `rolled_back`: an earlier one labels again.",
+            ),
+            _column("model_id", pa.string(), "The model, as in `labels`."),
+            _column(
+                "current_model_id",
+                pa.string(),
+                "The domain's model after the decision.",
+                null="none was ever promoted",
+            ),
+            _column("decided_at", TIMESTAMP, "When."),
+            _column("decided_by", pa.string(), "Who: a person, or a flow."),
+            _column("reason", pa.string(), "Why, in one line."),
+            _column("metrics", pa.string(), "What was compared, JSON."),
+        ]
+    ),
+    id=("decision_id",),
+)
+
 TABLES: dict[str, TableSpec] = {
     spec.name: spec
     for spec in (
@@ -473,6 +560,8 @@ TABLES: dict[str, TableSpec] = {
         LABELS,
         REVIEWS,
         RUNS,
+        ATTEMPTS,
+        PROMOTIONS,
     )
 }
 

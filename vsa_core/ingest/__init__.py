@@ -203,6 +203,8 @@ def _row(found: Found, info: dict[str, Any]) -> dict[str, Any]:
         "fps": None,
         "has_video": False,
         "has_audio": False,
+        "source_id": None,
+        "view_count": info.get("view_count"),
     }
 
 
@@ -227,6 +229,8 @@ def _info_beside(video: Path) -> tuple[dict[str, Any], str | None]:
     }
     info["language"] = tag_of(info.get("language"))
     info["published_at"] = _published_at(raw)
+    if type(views := raw.get("view_count")) is int and 0 <= views < 2**63:
+        info["view_count"] = views
     return info, None
 
 
