@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -14,8 +13,12 @@ from tasks.policies import STAGE
 from tasks.shards import Failure
 from vsa_core import runs
 from vsa_core.config import Settings
-from vsa_core.fusion import FusionModel
+from vsa_core.errors import UsageError
+from vsa_core.fusion import FusionModel, registry
+from vsa_core.fusion.card import read_card
+from vsa_core.fusion.comparing import compare
 from vsa_core.fusion.resolve import resolve as core_resolve
+from vsa_core.fusion.strategies import UNTRAINED
 from vsa_core.fusion.train import train_fusion
 from vsa_core.progress import Steps
 from vsa_core.store import Store, TableRef
@@ -25,11 +28,66 @@ from vsa_core.store import Store, TableRef
 def train(video_ids: Sequence[str], settings: Settings, root: str) -> FusionModel:
     """The fusion model of these videos."""
     steps = Steps("train")
-    store = Store(Path(root))
+    store = Store(root)
     backends = runs.backend_ids(settings)
     model = train_fusion(store, video_ids, backends, settings, progress=steps.reach)
     steps.reach(1.0)
     return model
+
+
+@task(name="current-model", **STAGE)
+def current_model(domain: str, settings: Settings, root: str) -> FusionModel | None:
+    """The model promoted for a domain; None where none is that fits these backends."""
+    return registry.opened(Store(root), domain, runs.backend_ids(settings))
+
+
+@task(name="chosen-model", **STAGE)
+def chosen_model(model_id: str | None, domain: str, settings: Settings, root: str) -> FusionModel:
+    """A model by its id, a strategy that learns nothing by its name, else the domain's."""
+    store = Store(root)
+    if model_id is None:
+        found = registry.opened(store, domain, runs.backend_ids(settings))
+        if found is None:
+            raise UsageError(
+                f"no model that fits profile {settings.profile!r} was promoted for domain "
+                f"{domain!r}: name a model (`vsa models fusion list`), or run adapt-domain"
+            )
+        return found
+    if model_id in UNTRAINED:
+        return FusionModel(model_id, None, None)
+    if store.folder("models", model_id) is None:
+        raise UsageError(
+            f"{store.location} holds no fusion model {model_id!r}: see `vsa models fusion list`"
+        )
+    card = read_card(store, model_id)
+    return FusionModel(model_id, card, card["reason"])
+
+
+@task(name="consider", **STAGE)
+def consider(
+    domain: str,
+    candidate: FusionModel,
+    video_ids: Sequence[str],
+    settings: Settings,
+    root: str,
+    by: str,
+) -> dict[str, Any]:
+    """Hold a candidate against late fusion and the current model, and promote it if it is better.
+
+    Returns:
+        action, reason, model_id, current_model_id, and `compared`: a row per judge and contender.
+    """
+    store, backends = Store(root), runs.backend_ids(settings)
+    current = registry.opened(store, domain, backends)
+    comparison = compare(store, candidate, current, video_ids, backends, settings)
+    decision = registry.consider(store, domain, candidate, comparison, by=by)
+    return {
+        "action": decision.action,
+        "reason": decision.reason,
+        "model_id": decision.model_id,
+        "current_model_id": decision.current_model_id,
+        "compared": [asdict(row) for row in comparison.rows],
+    }
 
 
 @task(name="label", **STAGE)
@@ -44,7 +102,7 @@ def resolve(
     """The labels of one shard of videos."""
     steps = Steps("label")
     backends = runs.backend_ids(settings)
-    ref = core_resolve(Store(Path(root)), run_id, shard, video_ids, backends, model, settings)
+    ref = core_resolve(Store(root), run_id, shard, video_ids, backends, model, settings)
     steps.reach(1.0)
     return ref
 
@@ -63,7 +121,7 @@ def finish(
 ) -> dict[str, Any]:
     """The run's row, which makes its labels the current ones, and its summary."""
     return runs.record(
-        Store(Path(root)),
+        Store(root),
         run_id,
         sources=sources,
         video_ids=video_ids,

@@ -1,9 +1,9 @@
-"""Find videos, and open each."""
+"""Find videos, fetch those of addresses, and open each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from prefect import task
 
@@ -12,27 +12,67 @@ from tasks.shards import Failure, ShardResult
 from vsa_core import ingest as core
 from vsa_core.config import Settings
 from vsa_core.errors import MediaError
+from vsa_core.ingest.media_folder import media_folder
+from vsa_core.ingest.web import Fetched
+from vsa_core.ingest.web import fetch as core_fetch
 from vsa_core.progress import Steps
 from vsa_core.store import Store
 
 
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """What became of a shard's addresses.
+
+    Attributes:
+        found: what is here now, named by content: files as they were, and what was fetched.
+        missed: what was not fetched, each with its reason.
+    """
+
+    found: tuple[core.Found, ...]
+    missed: tuple[Fetched, ...]
+
+
 @task(name="find", **STAGE)
 def find_videos(
-    sources: Sequence[str], settings: Settings, root: str, limit: int | None
+    sources: Sequence[str],
+    settings: Settings,
+    root: str,
+    limit: int | None,
+    known: Mapping[str, str],
 ) -> list[core.Found]:
     """Every video of the sources, each content once; sweeps what killed runs left behind."""
-    store = Store(Path(root))
+    store = Store(root)
     store.sweep()
-    return core.find_videos(sources, settings, store, limit)
+    return core.find_videos(sources, settings, store, limit, known=known)
+
+
+# Tagged, so that a limit on the tag (`prefect concurrency-limit create vsa-download 1`) holds for
+# all runs together.
+@task(name="fetch", tags=["vsa-download"], **STAGE)
+def fetch(shard: Sequence[core.Found], settings: Settings, root: str) -> FetchResult:
+    """The videos of a shard of addresses, in the media folder."""
+    media = media_folder(Store(root).location, settings)
+    found: list[core.Found] = []
+    missed: list[Fetched] = []
+    for one in shard:
+        steps = Steps("fetch")
+        if one.item is not None:
+            answer = core_fetch(one.item, settings, media)
+            if answer.path is None:
+                missed.append(answer)
+            else:
+                found.append(core.fetched(one, answer))
+        steps.reach(1.0)
+    return FetchResult(tuple(found), tuple(missed))
 
 
 @task(name="ingest", **STAGE)
-def ingest(found: Sequence[core.Found], settings: Settings, root: str) -> ShardResult:
+def ingest(shard: Sequence[core.Found], settings: Settings, root: str) -> ShardResult:
     """Rows of the videos table for a shard of found videos."""
-    store = Store(Path(root))
+    store = Store(root)
     done: list[str] = []
     failures: list[Failure] = []
-    for item in found:
+    for item in shard:
         steps = Steps("ingest")
         try:
             core.ingest(item, settings, store)

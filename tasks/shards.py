@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from tasks.policies import share_cores
 from vsa_core.config import Settings
 from vsa_core.errors import BackendError, ConfigError, StoreError, VsaError
 from vsa_core.progress import Steps
@@ -50,11 +50,12 @@ def over_videos(
 ) -> Callable[[Sequence[str], Settings, str], ShardResult]:
     """A stage of one video made into a task's function over a shard of them."""
 
-    def run(video_ids: Sequence[str], settings: Settings, root: str) -> ShardResult:
-        store = Store(Path(root))
+    def run(shard: Sequence[str], settings: Settings, root: str) -> ShardResult:
+        share_cores()  # here, for it may be a process of its own
+        store = Store(root)
         done: list[str] = []
         failures: list[Failure] = []
-        for video_id in video_ids:
+        for video_id in shard:
             steps = Steps(name)
             try:
                 stage(video_id, settings, store, steps)

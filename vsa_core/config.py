@@ -196,6 +196,10 @@ class Fusion(_Section):
     max_train: int = Field(
         60_000, ge=100, description="Segments the network is trained on at most, drawn uniformly."
     )
+    max_segments: int = Field(
+        200_000, ge=100, description="Segments of a store that a model is learned from at most, in "
+        "whole videos drawn by a hash; those that people reviewed are always among them."
+    )  # fmt: skip
     seed: int = 0
 
 

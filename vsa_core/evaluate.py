@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vsa_core.errors import UsageError
 
 ECE_BINS = 15
+_DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,88 @@ def calibration_error(
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(index, confidence - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def confusion_by_video(
+    truth: NDArray[np.integer],
+    decided: NDArray[np.integer],
+    video: NDArray[np.integer],
+    classes: int,
+) -> NDArray[np.int64]:
+    """Counts (G, K, K + 1) by video, truth and decision; the last column counts those undecided.
+
+    Args:
+        truth: (n,) index of the class.
+        decided: (n,) index of the class; -1 abstains.
+        video: (n,) number of the segment's video, from 0 to G - 1.
+        classes: K.
+    """
+    said = np.where(decided < 0, classes, decided)
+    videos = int(video.max(initial=-1)) + 1
+    cell = (video.astype(np.int64) * classes + truth) * (classes + 1) + said
+    size = videos * classes * (classes + 1)
+    return np.bincount(cell, minlength=size).reshape(videos, classes, classes + 1)
+
+
+def f1_of(confusion: NDArray[np.number], *, weighted: bool = False) -> float:
+    """Mean F1 of the classes that occur in the truth; NaN where none does.
+
+    Args:
+        confusion: (K, K or more) counts by truth and decision; a decision beyond the K classes is
+            right for none.
+        weighted: by how often each class occurs, instead of all alike.
+    """
+    k = len(confusion)
+    support = confusion.sum(axis=1)
+    occurs = support > 0
+    if not occurs.any():
+        return float("nan")
+    of_class = 2 * np.diag(confusion) / np.maximum(support + confusion.sum(axis=0)[:k], 1)
+    return float(np.average(of_class[occurs], weights=support[occurs] if weighted else None))
+
+
+def interval_by_video(
+    sums: NDArray[np.number],
+    statistic: Callable[[NDArray[np.number]], float],
+    *,
+    level: float = 0.9,
+    draws: int = _DRAWS,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Where a figure lies if videos like these were drawn anew; None with fewer than two videos.
+
+    A bootstrap over whole videos, for segments of one video err together. Its standard error is
+    taken times Student's t of as many videos: percentiles of a few videos are far too narrow.
+
+    Args:
+        sums: (G, ...) what the figure is made from, by video.
+        statistic: the figure of the total (...) of any videos; NaN where it has none.
+        level: probability that the interval holds the figure; half of the rest lies on each side.
+        draws: how often videos are drawn.
+        seed: of the draws.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap; Cameron, Gelbach and
+    Miller 2008, Bootstrap-Based Improvements for Inference with Clustered Errors.
+    """
+    from scipy.stats import t
+
+    videos = len(sums)
+    if videos < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    even = np.full(videos, 1 / videos)
+    found = [
+        statistic(np.tensordot(rng.multinomial(videos, even), sums, axes=1)) for _ in range(draws)
+    ]
+    drawn = np.array(found)
+    drawn = drawn[np.isfinite(drawn)]
+    value = statistic(sums.sum(axis=0))
+    if not len(drawn) or not np.isfinite(value):
+        return None
+    # Of so few videos draws vary less than new videos would.
+    error = float(drawn.std()) * np.sqrt(videos / (videos - 1))
+    reach = float(t.ppf(0.5 + level / 2, videos - 1)) * error
+    return float(value - reach), float(value + reach)
 
 
 def _part(truth: NDArray[np.integer], decided: NDArray[np.integer]) -> Part:

@@ -51,8 +51,8 @@ def predict(
     part = store.part_of(backend.id)
     segments_ref = store.find("segments", video_id)
     if segments_ref is None:
-        raise VsaError(f"video {video_id} has no segments in {store.root}: run `vsa run` again")
-    made_from = fingerprint("predict/2", segments_ref.fingerprint, backend.id)
+        raise VsaError(f"video {video_id} has no segments in {store.location}: run `vsa run` again")
+    made_from = made_from_segments(segments_ref.fingerprint, backend.id)
     ref = store.fresh("predictions", video_id, made_from, part=part)
     if ref is not None:
         return ref
@@ -83,6 +83,11 @@ def predict(
     return store.commit(
         "predictions", video_id, table_from_rows("predictions", rows), made_from, part=part
     )
+
+
+def made_from_segments(segments: str, backend_id: str) -> str:
+    """Fingerprint of what a backend says of segments of this fingerprint."""
+    return fingerprint("predict/2", segments, backend_id)
 
 
 def look(backend: Backend, clips: Sequence[Clip], steps: Steps | None = None) -> list[_Seen]:

@@ -171,7 +171,8 @@ def open_views(
     connection.execute("SET enable_progress_bar = false")  # it goes to stdout, among the rows
     for table, files in (listed or _listing(store)).items():
         view = "label_history" if table == "labels" else table
-        connection.execute(f"CREATE VIEW {view} AS {_relation(connection, table, files)}")
+        relation = _relation(connection, store.filesystem, table, files)
+        connection.execute(f"CREATE VIEW {view} AS {relation}")
     connection.execute(_CURRENT_LABELS)
     connection.execute("SET lock_configuration = true")
     return connection
@@ -198,31 +199,36 @@ def _listing(store: Store) -> dict[str, list[StoredFile]]:
     return {table: store.files(table) for table in TABLES}
 
 
-def _relation(connection: duckdb.DuckDBPyConnection, table: str, files: list[StoredFile]) -> str:
+def _relation(
+    connection: duckdb.DuckDBPyConnection,
+    filesystem: fs.FileSystem,
+    table: str,
+    files: list[StoredFile],
+) -> str:
     """A SELECT over one table's files, less what newer files supersede."""
     schema = TABLES[table].schema
-    plain = [str(file.path) for file in files if not file.superseded]
+    plain = [file.path for file in files if not file.superseded]
     parts = []
     for number, (paths, superseded) in enumerate(
-        [(plain, ()), *(([str(f.path)], f.superseded) for f in files if f.superseded)]
+        [(plain, ()), *(([f.path], f.superseded) for f in files if f.superseded)]
     ):
         name = f"_{table}_{number}"
-        source = _dataset(paths, schema) if paths else schema.empty_table()
+        source = _dataset(paths, schema, filesystem) if paths else schema.empty_table()
         connection.register(name, source)
         left_out = ", ".join(f"'{key}'" for key in superseded)
         parts.append(
-            f"SELECT * FROM {name}" + (f" WHERE video_id NOT IN ({left_out})" if left_out else "")
+            f"SELECT * FROM {name}" + (f" WHERE {files[0].key_column} NOT IN ({left_out})" if left_out else "")
         )
     return " UNION ALL ".join(parts)
 
 
-def _dataset(paths: list[str], schema: pa.Schema) -> ds.Dataset:
+def _dataset(paths: list[str], schema: pa.Schema, filesystem: fs.FileSystem) -> ds.Dataset:
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     return ds.FileSystemDataset.from_paths(
         paths,
         schema=schema,
         format=ds.ParquetFileFormat(default_fragment_scan_options=options),
-        filesystem=fs.LocalFileSystem(),
+        filesystem=filesystem,
     )
 
 

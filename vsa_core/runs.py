@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 import vsa_core
 from vsa_core.backends import load_backend
 from vsa_core.config import Settings, fingerprint
 from vsa_core.errors import VsaError
+from vsa_core.fusion.data import standing_refs
 from vsa_core.labels import Agreement, Modality, Origin, Status
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
@@ -48,11 +49,13 @@ def backend_ids(settings: Settings) -> dict[Modality, str]:
 
 def identify(root: str, video_ids: Sequence[str], model_id: str, settings: Settings) -> str:
     """The run's id, `r` and 12 hex digits over everything its labels are made from."""
-    store = Store(Path(root))
+    store = Store(root)
     made_from = []
     for backend_id in backend_ids(settings).values():
+        part = store.part_of(backend_id)
+        refs = standing_refs(store, "predictions", video_ids, part=part)
         for video_id in video_ids:
-            ref = store.find("predictions", video_id, part=store.part_of(backend_id))
+            ref = refs.get(video_id)
             made_from.append([video_id, backend_id, ref.fingerprint if ref else None])
     return "r" + fingerprint("run/1", made_from, model_id, settings.fingerprint())
 
@@ -68,18 +71,16 @@ def summarise(
         origin; media_seconds: length of the videos.
     """
     summary: dict[str, Any] = {"segments": 0}
-    states: Counter[tuple[Modality, str]] = Counter()
+    summary["foreign"] = 0
     for modality, backend_id in backend_ids(settings).items():
         part = store.part_of(backend_id)
-        for table in store.scan("predictions", part=part, keys=video_ids, columns=["status"]):
-            states.update((modality, status) for status in table["status"].to_pylist())
-        summary[f"with_{modality}"] = states[modality, Status.OK]
-    summary["foreign"] = states[Modality.TEXT, Status.FOREIGN]
-    agreement: Counter[str] = Counter()
-    origins: Counter[str] = Counter()
-    for table in store.scan("labels", part=run_id, columns=["agreement", "origin"]):
-        agreement.update(table["agreement"].to_pylist())
-        origins.update(table["origin"].to_pylist())
+        seen = store.scan("predictions", part=part, keys=video_ids, columns=["status"])
+        states = _counted(seen)["status"]
+        summary[f"with_{modality}"] = states[Status.OK]
+        if modality is Modality.TEXT:
+            summary["foreign"] = states[Status.FOREIGN]
+    labels = _counted(store.scan("labels", part=run_id, columns=["agreement", "origin"]))
+    agreement, origins = labels["agreement"], labels["origin"]
     summary["segments"] = agreement.total()
     summary["agreement"] = {state.value: agreement[state.value] for state in Agreement}
     summary["origins"] = {o.value: origins[o.value] for o in Origin if o is not Origin.HUMAN}
@@ -91,6 +92,16 @@ def summarise(
         1,
     )
     return summary
+
+
+def _counted(tables: Iterable[pa.Table]) -> defaultdict[str, Counter[str]]:
+    """How often each value occurs, by column."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for table in tables:
+        for name in table.column_names:
+            for pair in pc.value_counts(table[name]).to_pylist():
+                counts[name][pair["values"]] += pair["counts"]
+    return counts
 
 
 def record(
@@ -122,7 +133,7 @@ def record(
     model_id, card, reason = model
     finished = datetime.now(UTC)
     seconds = (finished - started).total_seconds()
-    failed = len({failure["video_id"] for failure in failures})
+    failed = len({failure["video_id"] or failure["path"] for failure in failures})
     counts = summarise(store, run_id, video_ids, settings)
     status = "complete"
     if failed:
@@ -155,7 +166,7 @@ def record(
     return {
         "run_id": run_id,
         "status": status,
-        "store": str(store.root),
+        "store": store.location,
         "videos": asked,
         "videos_failed": failed,
         **counts,

@@ -282,6 +282,11 @@ def _joined(tokens: Sequence[_Token], pieces: Sequence[range], settings: Segment
     return done
 
 
+def made_from_transcript(transcript: str, settings: Settings) -> str:
+    """Fingerprint of the segments cut from a transcript of this fingerprint."""
+    return fingerprint("segment/2", transcript, settings.segments.model_dump(mode="json"))
+
+
 def segment(video_id: str, settings: Settings, store: Store, steps: Steps) -> TableRef:
     """Cut a video's transcript into utterances, into the segments table.
 
@@ -290,10 +295,8 @@ def segment(video_id: str, settings: Settings, store: Store, steps: Steps) -> Ta
     """
     transcript = store.find("transcripts", video_id)
     if transcript is None:
-        raise StoreError(f"video {video_id} has no transcript in {store.root}: run it again")
-    made_from = fingerprint(
-        "segment/2", transcript.fingerprint, settings.segments.model_dump(mode="json")
-    )
+        raise StoreError(f"video {video_id} has no transcript in {store.location}: run it again")
+    made_from = made_from_transcript(transcript.fingerprint, settings)
     ref = store.fresh("segments", video_id, made_from)
     if ref is not None:
         return ref

@@ -2,98 +2,225 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
+import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, TableSpec, checked
-from vsa_core.store import CARD, SCHEMA_TAG, Store, StoredFile, is_video, read_file
+from vsa_core.store import CARD, FileGoneError, Store, StoredFile, UnreachableError
+
+# What stands in no other table, nor anywhere else: nothing makes it anew.
+_IRREPLACEABLE = {
+    "reviews": "what humans decided",
+    "attempts": "what was tried at each address",
+    "promotions": "which models were let label",
+}
+_TRIES = 20
+
+Hashes = NDArray[np.uint64]
 
 
-def verify(store: Store) -> list[str]:
+@dataclass(slots=True)
+class _Ids:
+    """64-bit hashes of a table's ids: of 2 million rows 16 MB, not the ids themselves."""
+
+    parts: list[Hashes] = field(default_factory=list)
+
+    def add(self, rows: pa.Table, columns: tuple[str, ...]) -> None:
+        """Those of some rows."""
+        self.parts.append(_hashes(rows, columns))
+
+    def all(self) -> Hashes:
+        """Those of all rows, sorted."""
+        return np.sort(np.concatenate([*self.parts, np.zeros(0, np.uint64)]))
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was found in one table.
+
+    Attributes:
+        problems: one line each.
+        ids: of its rows.
+        segments: of `predictions`: the segments they are about.
+        ok: of `predictions`: those that must have an embedding.
+        with_segments: of `runs`: those that found segments.
+        damaged: parts in which a file does not read.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    ids: _Ids = field(default_factory=_Ids)
+    segments: _Ids = field(default_factory=_Ids)
+    ok: _Ids = field(default_factory=_Ids)
+    with_segments: set[str] = field(default_factory=set)
+    damaged: set[str] = field(default_factory=set)
+
+
+def verify(store: Store, *, repair: bool = False) -> list[str]:
     """Read everything, and say in one line each what is wrong and what to do.
 
     Checks that files open, hold the schema and the page checksums they were written with,
     that ids are unique, probabilities sum to 1, predictions belong to segments and have
     their embeddings, finished runs have their labels, and no temporary file is left.
+
+    Args:
+        store: which.
+        repair: put what does not read aside, into `.quarantine/` of the store, so that the next
+            run makes it anew.
+
+    Raises:
+        StoreError: the store cannot be reached, or keeps changing.
     """
     problems = [f"{p}: left by a killed writer: `vsa run` sweeps it" for p in store.orphans()]
-    ids: dict[str, pa.Table] = {}
+    found: dict[str, _Read] = {}
     for table, spec in TABLES.items():
-        found = [_verified(spec, file, problems) for file in store.files(table)]
-        tables = [t for t in found if t is not None]
-        if tables:
-            ids[table] = pa.concat_tables(tables)
-            count = ids[table].group_by(list(spec.id)).aggregate([]).num_rows
-            if count < ids[table].num_rows:
-                problems.append(
-                    f"{store.root / table}: {ids[table].num_rows - count} rows repeat the id "
-                    f"of another ({', '.join(spec.id)}): run `vsa store compact`"
-                )
-    problems.extend(_orphaned_rows(store.root, ids))
-    for folder in sorted((store.root / "models").glob("*")):
-        if not (folder / CARD).is_file():
-            problems.append(f"{folder}: has no {CARD}, its writer was killed: run again")
+        read = found[table] = _table(store, spec, repair)
+        problems.extend(read.problems)
+        if repeated := _repeated(store, spec, read.ids.all()):
+            problems.append(
+                f"{store.location}/{table}: {repeated} rows repeat the id of another "
+                f"({', '.join(spec.id)}): run `vsa store compact`"
+            )
+    if repair:
+        _forget_what_lacks_its_rest(store, found)
+    problems.extend(_orphaned_rows(store, found))
+    for name in store.unfinished_folders("models"):
+        problems.append(
+            f"{store.location}/models/{name}: has no {CARD}, its writer was killed: run again"
+        )
     return problems
 
 
-def _verified(spec: TableSpec, file: StoredFile, problems: list[str]) -> pa.Table | None:
-    """The id columns (and status) of a file's rows that count; None when it does not read."""
-    again = "remove it and run the same `vsa run` again"
+def _table(store: Store, spec: TableSpec, repair: bool) -> _Read:
+    """What is in a table; read again where a compaction goes on meanwhile."""
+    aside: dict[str, str] = {}
+    for _ in range(_TRIES):
+        read = _Read(problems=list(aside.values()), damaged={part for part, _ in aside})
+        try:
+            counting = {file.name: file for file in store.files(spec.name)}
+            for file in store.every_file(spec.name):
+                problem = _file(store, spec, file, counting.get(file.name), read)
+                if problem is None:
+                    continue
+                if repair and store.tag(file) in (None, spec.tag):
+                    problem = f"{problem}: put aside as {store.quarantine(file)}"
+                    aside[file.part, file.name] = f"{problem}: {_advice(spec.name, repair)}"
+                read.damaged.add(file.part)
+                read.problems.append(f"{problem}: {_advice(spec.name, repair)}")
+        except FileGoneError:
+            continue
+        return read
+    raise StoreError(f"{store.location}: {spec.name} changes too fast to be read: try again later")
+
+
+def _file(
+    store: Store, spec: TableSpec, file: StoredFile, counting: StoredFile | None, read: _Read
+) -> str | None:
+    """Note the ids of a file's rows that count; returns what is wrong with it, where anything is.
+
+    Raises:
+        FileGoneError: it was replaced meanwhile.
+        UnreachableError: nobody can tell.
+    """
+    where = store.where(file)
+    tag = store.tag(file)
+    if tag not in (None, spec.tag):
+        return f"{where}: written as {tag}, this is {spec.tag}"
+    own = _Read()
     try:
-        facts = pq.read_metadata(file.path).metadata or {}
-        tag = facts.get(SCHEMA_TAG, b"nothing").decode()
-        if tag != spec.tag:
-            problems.append(f"{file.path}: written as {tag}, this is {spec.tag}: {again}")
-            return None
-        data = read_file(file.path)
-        checked(spec, data, where=str(file.path))
-    except (StoreError, OSError, pa.ArrowException) as error:
-        problems.append(f"{file.path}: {' '.join(str(error).split())}: {again}")
-        return None
-    if file.superseded:
-        data = data.filter(~is_video(file.superseded))
-    extra = [c for c in ("status", "segment_id", "run_id", "segments") if c in data.column_names]
-    return data.select(list(dict.fromkeys([*spec.id, *extra])))
+        for rows in store.rows_of(file):
+            checked(spec, rows, where=where)
+        for rows in store.rows_of(counting, [*_columns(spec)]) if counting else ():
+            _note(spec, rows, own)
+    except (FileGoneError, UnreachableError):
+        raise
+    except StoreError as error:
+        said = str(error)
+        return said if said.startswith(where) else f"{where}: {said}"
+    for name in ("ids", "segments", "ok"):
+        getattr(read, name).parts.extend(getattr(own, name).parts)
+    read.with_segments |= own.with_segments
+    return None
 
 
-def _orphaned_rows(root: Path, ids: Mapping[str, pa.Table]) -> Iterator[str]:
-    """Rows that refer to rows that are not there."""
+def _columns(spec: TableSpec) -> tuple[str, ...]:
+    extra = ("status", "segment_id", "segments", "run_id")
+    return tuple(dict.fromkeys([*spec.id, *(c for c in extra if c in spec.schema.names)]))
 
-    def values(table: str, column: str) -> pa.Array:
-        found = ids.get(table)
-        kind = TABLES[table].schema.field(column).type
-        return found[column].combine_chunks() if found is not None else pa.array([], kind)
 
-    segments = values("segments", "segment_id")
-    if "predictions" in ids:
-        seen = values("predictions", "segment_id")
-        stray = pc.sum(pc.invert(pc.is_in(seen, value_set=segments))).as_py() or 0
-        if stray:
-            yield f"{root / 'predictions'}: {stray} rows of segments that are gone: run again"
-        ok = ids["predictions"].filter(pc.field("status") == "ok")
-        vectors = ids.get("embeddings")
-        held = (
-            0
-            if vectors is None
-            else ok.join(
-                vectors.select(["segment_id", "backend"]),
-                ["segment_id", "backend"],
-                join_type="inner",
-            ).num_rows
+def _note(spec: TableSpec, rows: pa.Table, read: _Read) -> None:
+    read.ids.add(rows, spec.id)
+    if spec.name == "predictions":
+        read.segments.add(rows, ("segment_id",))
+        read.ok.add(rows.filter(pc.equal(rows["status"], "ok")), ("segment_id", "backend"))
+    if spec.name == "runs":
+        some = rows.filter(pc.greater(rows["segments"], 0))
+        read.with_segments.update(some["run_id"].to_pylist())
+
+
+def _advice(table: str, repaired: bool) -> str:
+    if table in _IRREPLACEABLE:
+        return (
+            f"it says {_IRREPLACEABLE[table]}, which nothing makes anew: put a copy of it from a "
+            "backup in its place"
         )
-        if held < ok.num_rows:
-            yield (
-                f"{root / 'embeddings'}: {ok.num_rows - held} predictions have no embedding: "
-                "remove their files in predictions/ and run again"
-            )
-    if "runs" in ids:
-        labelled = values("labels", "run_id").unique()
-        some = ids["runs"].filter(pc.field("segments") > 0)["run_id"]
-        missing = pc.sum(pc.invert(pc.is_in(some, value_set=labelled))).as_py()
-        if missing:
-            yield f"{root / 'labels'}: {missing} finished runs have no labels: run them again"
+    if repaired:
+        return "run the same `vsa run` again, which makes it anew"
+    return "`vsa store verify --repair` puts it aside, and the same `vsa run` then makes it anew"
+
+
+def _repeated(store: Store, spec: TableSpec, ids: Hashes) -> int:
+    """How many rows repeat the id of another."""
+    same = np.unique(ids[1:][ids[1:] == ids[:-1]])
+    if not len(same):
+        return 0
+    # Of different ids with the same hash there is hardly ever one: look at these ids themselves.
+    suspects = []
+    for rows in store.scan(spec.name, columns=list(spec.id)):
+        suspects.append(rows.filter(pa.array(np.isin(_hashes(rows, spec.id), same))))
+    found = pa.concat_tables([rows.replace_schema_metadata(None) for rows in suspects])
+    return found.num_rows - found.group_by(list(spec.id)).aggregate([]).num_rows
+
+
+def _hashes(rows: pa.Table, columns: tuple[str, ...]) -> Hashes:
+    with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
+        connection.register("given", rows.select(list(columns)))
+        names = ", ".join(f'"{name}"' for name in columns)
+        found = connection.execute(f"SELECT hash({names}) AS h FROM given").fetchnumpy()["h"]
+    return np.asarray(found, np.uint64)
+
+
+def _forget_what_lacks_its_rest(store: Store, found: dict[str, _Read]) -> None:
+    """Discard predictions whose embeddings or faces were put aside, so that they are made anew.
+
+    Their stage looks at `predictions` alone to know what is done.
+    """
+    for table in ("embeddings", "faces"):
+        for part in found[table].damaged:
+            rest = store.refs(table, part)
+            for key in store.refs("predictions", part).keys() - rest.keys():
+                store.discard("predictions", key, part=part)
+
+
+def _orphaned_rows(store: Store, found: dict[str, _Read]) -> Iterator[str]:
+    """Rows that refer to rows that are not there."""
+    segments = found["predictions"].segments.all()
+    stray = int((~np.isin(segments, found["segments"].ids.all())).sum())
+    if stray:
+        yield f"{store.location}/predictions: {stray} rows of segments that are gone: run again"
+    ok = found["predictions"].ok.all()
+    missing = int((~np.isin(ok, found["embeddings"].ids.all())).sum())
+    if missing:
+        yield (
+            f"{store.location}/embeddings: {missing} predictions have no embedding: "
+            "remove their files in predictions/ and run again"
+        )
+    labelled = {file.part for file in store.files("labels")}
+    if lost := sorted(found["runs"].with_segments - labelled):
+        yield f"{store.location}/labels: {len(lost)} finished runs have no labels: run them again"

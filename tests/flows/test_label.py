@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import bad_media
-from vsa_core.backends import Faces
+from vsa_core.backends import BACKENDS, Faces
 from vsa_core.backends.fake import Fake, FakeFace
 from vsa_core.errors import SourceError, StoreError
 from vsa_core.media import Media
@@ -113,7 +113,7 @@ def test_models_give_back_their_memory_once_all_videos_are_seen(
         return predict(self, samples)
 
     monkeypatch.setattr(Fake, "predict", predicting)
-    monkeypatch.setattr(Fake, "unload", lambda self: happened.append("unload"), raising=False)
+    monkeypatch.setattr(BACKENDS, "unload", lambda: happened.append("unload"))
     assert label([channel], tmp_path / "store", fake_config)["status"] == "complete"
     first = happened.index("unload")
     assert set(happened[:first]) == {"text", "face", "audio"}
@@ -265,7 +265,7 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(
         fsync(handle)
 
     with monkeypatch.context() as patched:
-        patched.setattr("vsa_core.store.os.fsync", full)
+        patched.setattr("vsa_core.store.disk.os.fsync", full)
         with pytest.raises(StoreError, match="no space left"):
             label([channel], root, fake_config)
     assert not list((root / ".tmp").iterdir())

@@ -230,6 +230,6 @@ class TestTooLargeToHold:
         content = bytearray(path.read_bytes())
         content[200:260] = bytes(60)
         path.write_bytes(content)
-        with pytest.raises(StoreError, match=r"does not read .*remove it and run") as error:
+        with pytest.raises(StoreError, match=r"does not read .*verify --repair") as error:
             read_views(store, made.video_ids, made.backends)
         assert "\n" not in str(error.value)

@@ -257,9 +257,9 @@ class TestWhatItLeavesBehind:
         store, fusion = model
         folder = store.folder("models", fusion.model_id)
         assert folder is not None
-        card = json.loads((folder / "card.json").read_text())
+        card = json.loads(Path(folder, "card.json").read_text())
         assert card == fusion.card
-        assert {p.name for p in folder.iterdir()} == {"card.json", *card["files"]}
+        assert {p.name for p in Path(folder).iterdir()} == {"card.json", *card["files"]}
         assert card["strategy"] == "crossview"
         assert card["backends"] == {m.value: b for m, b in made.backends.items()}
         assert [v["width"] for v in card["views"]] == [8, 6, 10]

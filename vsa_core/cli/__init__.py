@@ -7,7 +7,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsa_core.cli.arguments import parser
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def opened_store(root: Path) -> Store:
+def opened_store(root: str) -> Store:
     """The store in a folder.
 
     Raises:

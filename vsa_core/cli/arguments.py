@@ -10,7 +10,7 @@ from vsa_core import __version__
 from vsa_core.errors import UsageError
 
 # Each is a module here with `run(args) -> exit code`, imported when it is chosen.
-VERBS = ("run", "label", "query", "status", "predict", "models", "store", "experiment")
+VERBS = ("run", "label", "query", "status", "predict", "models", "store", "forget", "experiment")
 EXPERIMENTS = ("tf-mvsa", "digits", "mosi", "crema-d")
 QUERY_FORMATS = ("table", "csv", "json", "parquet")
 
@@ -39,6 +39,7 @@ def parser() -> Parser:
     _predict(verbs)
     _models(verbs)
     _store(verbs)
+    _forget(verbs)
     _experiment(verbs)
     return top
 
@@ -56,7 +57,8 @@ def _run(verbs: Any) -> None:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help="a video file, a folder of them, or an http(s) URL",
+        help="a video file, a folder of them, an http(s) address (a video, a playlist, a channel, "
+        "a feed), or a text file of addresses",
     )
     _add_store(run)
     _add_config(run)
@@ -288,13 +290,64 @@ def _models(verbs: Any) -> None:
         "vsa models path yunet",
     )
     path.add_argument("name", metavar="NAME", help="from `vsa models list`")
+    _fusion_models(actions)
+
+
+def _fusion_models(actions: Any) -> None:
+    fusion = _added(
+        actions,
+        "fusion",
+        "which fusion model of a store labels",
+        "The fusion models that runs learned in a store. A domain is a set of channels with a "
+        "name; its current model labels it until a better one is promoted, by the flow "
+        "adapt-domain or by hand.",
+        "vsa models fusion list --store store",
+    )
+    chosen = fusion.add_subparsers(dest="fusion_action", metavar="ACTION", required=True)
+    listing = _added(
+        chosen,
+        "list",
+        "every fusion model of a store",
+        "Every fusion model with what it learned from, how many of its sentiments are right as far "
+        "as agreement tells, whether it labels a domain now (current), did (former) or was only "
+        "compared (candidate), and the last decision of each domain with its reason.",
+        "vsa models fusion list --json",
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object")
+    promote = _added(
+        chosen,
+        "promote",
+        "let a model label a domain",
+        "Let a model label a domain from now on, whatever it was found to be worth.",
+        "vsa models fusion promote 7ce7d301d7a6 --domain news",
+    )
+    promote.add_argument("model", metavar="MODEL_ID", help="from `vsa models fusion list`")
+    rollback = _added(
+        chosen,
+        "rollback",
+        "let the model before label again",
+        "Take the current model back: the one that labelled the domain before labels again, and "
+        "the flow does not promote the one taken back once more.",
+        "vsa models fusion rollback --domain news",
+    )
+    for action in (promote, rollback):
+        action.add_argument("--reason", metavar="TEXT", help="why, kept with the decision")
+    for action in (listing, promote, rollback):
+        action.add_argument(
+            "--domain",
+            metavar="D",
+            help="only models decided on for this domain (default: all)"
+            if action is listing
+            else "whose model (default: default)",
+        )
+        _add_store(action)
 
 
 def _store(verbs: Any) -> None:
     store = _added(
         verbs,
         "store",
-        "verify or compact a store",
+        "verify, compact or migrate a store",
         "Keep a store in order.",
         "vsa store verify --store store",
     )
@@ -315,8 +368,55 @@ def _store(verbs: Any) -> None:
         "videos get faster, the rows stay the same.",
         "vsa store compact",
     )
-    for action in (verify, compact):
+    migrate = _added(
+        actions,
+        "migrate",
+        "bring a store of an older vsa up to date",
+        "Write every file of an older version of its table anew as the present one has it, one "
+        "after the other; interrupted, the same command goes on. What is not known is null, and "
+        "what a run would make in the same way is not made again.",
+        "vsa store migrate --store store",
+    )
+    migrate.add_argument("--json", action="store_true", help="print one JSON object")
+    for action in (verify, compact, migrate):
         _add_store(action)
+
+
+def _forget(verbs: Any) -> None:
+    forget = _added(
+        verbs,
+        "forget",
+        "remove a person's videos everywhere",
+        "Remove videos, or all videos of a channel, from every table, with their downloads, "
+        "reviews and every fusion model that learned from them, search the whole store for what "
+        "may be left, and keep runs from taking them in again. Says first what would go. Files of "
+        "your own are named and stay. Cut off, the same command, or one without a name, ends it.",
+        "vsa forget https://example.org/talk --store store",
+    )
+    forget.add_argument(
+        "targets",
+        metavar="VIDEO|CHANNEL",
+        nargs="*",
+        help="of a video its id, that of a segment, its address or media file; of a channel its "
+        "id, its name, or its name in channels.yaml",
+    )
+    _add_store(forget)
+    forget.add_argument(
+        "--dry-run", action="store_true", help="only say what would go; remove nothing"
+    )
+    forget.add_argument("--yes", action="store_true", help="do not ask")
+    forget.add_argument(
+        "--keep-models",
+        action="store_true",
+        help="leave fusion models that learned from them; they know the ids of their videos",
+    )
+    forget.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings of the runs, where they say where downloads lie (download.media_dir)",
+    )
+    forget.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _experiment(verbs: Any) -> None:
@@ -361,10 +461,10 @@ def _added(parsers: Any, name: str, short: str, long: str, example: str) -> argp
 def _add_store(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--store",
-        type=Path,
-        default=Path("store"),
+        default="store",
         metavar="DIR",
-        help="folder of the tables (default: ./store)",
+        help="folder of the tables, or where they are on an object store: s3://bucket/prefix "
+        "(default: ./store)",
     )
 
 

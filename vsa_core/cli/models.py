@@ -29,6 +29,10 @@ _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the chosen action."""
+    if args.action == "fusion":
+        from vsa_core.cli import fusion_models
+
+        return fusion_models.run(args)
     if args.action == "list":
         return _list(args)
     if args.action == "pull":

@@ -33,6 +33,7 @@ from vsa_core.runs import RunFailedError, backend_ids
 
 _STAGES = {
     "find": "Finding videos",
+    "fetch": "Fetching videos",
     "ingest": "Opening videos",
     "transcribe": "Captions and speech",
     "segment": "Utterances",
@@ -42,6 +43,7 @@ _STAGES = {
     "train": "Learning to fuse",
     "label": "Labelling",
 }
+_SHOWN = 20  # addresses that are left alone; --json has all
 INTERRUPTED = 130
 SOME_FAILED = 3
 
@@ -127,6 +129,9 @@ def run(args: Namespace) -> int:
         sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
     else:
         _show(summary, Console(soft_wrap=True))
+    for left in summary["passed_over"][:_SHOWN]:
+        line = f"left alone: {left['path']}: {left['reason']}"
+        console.print(line, markup=False, highlight=False)
     for failure in summary["failures"]:
         where = "" if failure["path"] in failure["reason"] else f"{failure['path']}: "
         line = f"failed: {where}{failure['reason']}"
@@ -145,16 +150,17 @@ def _label(args: Namespace, settings: Settings, bars: _Bars) -> dict[str, Any]:
 
     with starting_server() as server:
         from prefect.settings import PREFECT_API_URL, temporary_settings
-        from prefect.task_runners import ThreadPoolTaskRunner
 
         from flows.label import label_sources
 
         logging.getLogger("prefect").setLevel(logging.CRITICAL)
         backend_ids(settings)  # loads the models while the server starts
-        address = {PREFECT_API_URL: server.wait()} if server is not None else {}
-        runner: Any = ThreadPoolTaskRunner(max_workers=settings.run.workers)
+        address = {}
+        if server is not None:
+            address = {PREFECT_API_URL: server.wait()}
+            os.environ["PREFECT_API_URL"] = address[PREFECT_API_URL]  # for worker processes
         with temporary_settings(address), bars.progress:
-            result: dict[str, Any] = label_sources.with_options(task_runner=runner)(
+            result: dict[str, Any] = label_sources(
                 sources=args.sources,
                 store=str(args.store),
                 profile=args.profile,
@@ -187,6 +193,9 @@ def _show(summary: dict[str, Any], console: Console) -> None:
     if summary["videos_failed"]:
         videos += f", {summary['videos_failed']} failed"
     table.add_row("videos", videos)
+    table.add_row("looked at now", f"{summary['videos_new']}")
+    if summary["passed_over"]:
+        table.add_row("left alone", f"{len(summary['passed_over'])}")
     table.add_row("segments", str(segments))
     for modality in ("text", "face", "audio"):
         if f"with_{modality}" in summary:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+# Who decides where there is nothing to learn from, and whom a learned model has to beat.
+LATE_FUSION = "late-product"
+
 
 @dataclass(frozen=True, slots=True)
 class FusionModel:

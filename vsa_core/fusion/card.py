@@ -19,7 +19,7 @@ from vsa_core.fusion.data import in_order
 from vsa_core.fusion.strategies import Fused, Known, Model
 from vsa_core.fusion.views import Views
 from vsa_core.labels import Modality
-from vsa_core.store import CARD, Store
+from vsa_core.store import CARD, Store, UnreachableError
 
 # What using a stored model takes.
 _NEEDED = {"strategy", "reason", "backends", "views", "targets", "report", "files"}
@@ -58,6 +58,7 @@ def make_card(
     model_id: str,
     backends: Mapping[Modality, str],
     views: Views,
+    given: tuple[int, int],
     settings: Settings,
     fused: Fused,
     files: Mapping[str, bytes],
@@ -70,6 +71,7 @@ def make_card(
         model_id: its folder.
         backends: modality → backend id.
         views: what it learned from.
+        given: how many videos and segments these were drawn from.
         settings: of the run.
         fused: what came out.
         files: contents of the model's files by name.
@@ -82,7 +84,7 @@ def make_card(
         "model_id": model_id,
         "kind": _KINDS[strategy],
         "strategy": strategy,
-        "limits": [*_LIMITS, *_OWN_LIMITS[strategy]],
+        "limits": [*_LIMITS, *_OWN_LIMITS[strategy], *_drawn(views, given)],
         "reason": reason,
         "backends": {m.value: backend for m, backend in ordered.items()},
         "views": [
@@ -96,6 +98,7 @@ def make_card(
             "present": dict(zip(views.names, _counts(views.present), strict=True)),
             "embedded": dict(zip(views.names, _counts(views.embedded), strict=True)),
             "reviewed": 0 if known is None else len(known.rows),
+            "drawn_from": dict(zip(("videos", "segments"), given, strict=True)),
         },
         "report": fused.report,
         "settings": {
@@ -112,11 +115,13 @@ def read_card(store: Store, model_id: str) -> dict[str, Any]:
     Raises:
         StoreError: no such model, or its card does not read.
     """
-    path = store.root / "models" / model_id / CARD
-    again = f"remove {path.parent} and run the same command again"
+    folder = f"{store.location}/models/{model_id}"
+    path, again = f"{folder}/{CARD}", f"remove {folder} and run the same command again"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        card = json.loads(store.read_folder("models", model_id, CARD))
+    except UnreachableError:
+        raise
+    except (StoreError, ValueError) as error:
         raise StoreError(f"model card {path} does not read ({error}): {again}") from error
     if not isinstance(card, dict) or card.get("model_id") != model_id or _NEEDED - card.keys():
         raise StoreError(f"model card {path} is not that of {model_id}: {again}")
@@ -137,7 +142,7 @@ def read_model(
         StoreError: the model is not there, was altered, or was trained on other backends.
     """
     card = read_card(store, model_id)
-    folder = store.root / "models" / model_id
+    folder = f"{store.location}/models/{model_id}"
     again = f"remove {folder} and run the same command again"
     theirs = {m.value: backend for m, backend in in_order(backends).items()}
     for modality in [*card["backends"], *theirs]:
@@ -148,7 +153,13 @@ def read_model(
                 f"{given or f'no {modality}'}: run the whole job again"
             )
 
-    files = read_files(folder, card["files"], again)
+    try:
+        files = {name: store.read_folder("models", model_id, name) for name in card["files"]}
+    except UnreachableError:
+        raise
+    except StoreError as error:
+        raise StoreError(f"{folder} is not whole ({error}): {again}") from error
+    check_files(folder, files, card["files"], again)
     try:
         return Model.from_files(files.get), card
     except (StoreError, UsageError) as error:
@@ -172,15 +183,23 @@ def read_files(folder: Path, digests: Mapping[str, str], again: str) -> dict[str
         StoreError: one is not there, or was altered.
     """
     files = {}
-    for name, digest in digests.items():
+    for name in digests:
         path = folder / name
         try:
             files[name] = path.read_bytes()
         except OSError as error:
             raise StoreError(f"{path} does not read ({error.strerror}): {again}") from error
-        if hashlib.sha256(files[name]).hexdigest() != digest:
-            raise StoreError(f"{path} is not the file its card was written for: {again}")
+    check_files(str(folder), files, digests, again)
     return files
+
+
+def check_files(
+    folder: str, files: Mapping[str, bytes], digests: Mapping[str, str], again: str
+) -> None:
+    """Raises StoreError where a file is not the one its card was written for; see `read_files`."""
+    for name, digest in digests.items():
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise StoreError(f"{folder}/{name} is not the file its card was written for: {again}")
 
 
 def check_widths(card: Mapping[str, Any], views: Views, folder: str) -> None:
@@ -195,6 +214,16 @@ def check_widths(card: Mapping[str, Any], views: Views, folder: str) -> None:
                 f"{folder} takes {about['modality']} embeddings {about['width']} wide, these are "
                 f"{embedding.width}: remove it and run the same command again"
             )
+
+
+def _drawn(views: Views, given: tuple[int, int]) -> list[str]:
+    videos, segments = given
+    if len(views) >= segments:
+        return []
+    return [
+        f"It learned from {len(views)} of {segments} segments, {len(views.videos)} of {videos} "
+        "videos, drawn by a hash (`fusion.max_segments`); the others it labels as new ones."
+    ]
 
 
 def _counts(mask: np.ndarray) -> list[int]:

@@ -20,6 +20,9 @@ SENTIMENT, EMOTION = "sentiment", "emotion"
 CLASSES = {SENTIMENT: tuple(map(str, SENTIMENTS)), EMOTION: tuple(map(str, EMOTIONS))}
 # Embeddings of all views together: those that fit are held, the others lie in scratch files.
 HELD_BYTES = 512 * 2**20
+# A part is listed whole where it has at most so many files per video that is asked for.
+_LISTED = 4
+_BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +50,28 @@ def input_fingerprints(
 
     A table that is not there is None.
     """
-    return [
-        [ref.fingerprint if ref else None for ref in _refs(store, video, backends)]
-        for video in video_ids
-    ]
-
-
-def _refs(store: Store, video: str, backends: Mapping[Modality, str]) -> list[TableRef | None]:
+    videos = list(video_ids)
     parts = [store.part_of(backend) for backend in in_order(backends).values()]
+    tables = [("segments", "")] + [(t, p) for p in parts for t in ("predictions", "embeddings")]
+    found = [standing_refs(store, table, videos, part=part) for table, part in tables]
     return [
-        store.find("segments", video),
-        *(store.find(t, video, part=p) for p in parts for t in ("predictions", "embeddings")),
+        [refs[video].fingerprint if video in refs else None for refs in found] for video in videos
     ]
+
+
+def standing_refs(
+    store: Store, table: str, video_ids: Sequence[str], *, part: str = ""
+) -> Mapping[str, TableRef]:
+    """What stands of these videos, and maybe of others, by the cheaper of two ways.
+
+    A listing of the whole part opens every file that is not compacted yet; asking for each video
+    opens one a video.
+    """
+    small = sum(file.part == part and not file.compacted for file in store.files(table))
+    if small <= _LISTED * len(video_ids):
+        return store.refs(table, part)
+    found = ((video, store.find(table, video, part=part)) for video in video_ids)
+    return {video: ref for video, ref in found if ref is not None}
 
 
 def read_views(
@@ -130,41 +143,45 @@ def read_views(
 
 
 def _segments(store: Store, videos: Sequence[str]) -> Segments:
-    ids, where, n = [], {}, 0
-    for video in videos:
-        ref = store.find("segments", video)
-        if ref is not None and ref.rows:
-            own = store.read(ref, columns=["segment_id"])["segment_id"].combine_chunks()
-            ids.append(own)
-            where[video] = slice(n, n + len(own))
-            n += len(own)
-    return Segments(pa.concat_arrays(ids) if ids else pa.array([], pa.string()), where)
+    columns = ["video_id", "segment_id"]
+    found = list(store.scan("segments", keys=videos, columns=columns))
+    if not found:
+        return Segments(pa.array([], pa.string()), {})
+    data = pa.concat_tables(found)
+    number = pc.index_in(data["video_id"].combine_chunks(), value_set=pa.array(videos, pa.string()))
+    of_row = number.to_numpy(zero_copy_only=False)
+    order = np.argsort(of_row, kind="stable")
+    ids = data["segment_id"].combine_chunks().take(pa.array(order))
+    present, starts = np.unique(of_row[order], return_index=True)
+    bounds = [*starts.tolist(), len(order)]
+    where = {
+        videos[video]: slice(start, stop)
+        for video, start, stop in zip(present.tolist(), bounds, bounds[1:], strict=False)
+    }
+    return Segments(ids, where)
 
 
 def _rows(
     store: Store, table: str, part: str, columns: Sequence[str], segments: Segments
 ) -> Iterator[tuple[NDArray[np.intp], pa.Table]]:
-    """The rows of a table that belong to segments, and which they belong to, file by file."""
-    for file in store.files(table):
-        if file.part != part:
-            continue
-        if file.compacted:
-            for data in store.batches(file, list(segments.where), ["segment_id", *columns]):
-                yield _belonging(data, segments.ids, 0)
-        elif (where := segments.where.get(file.path.stem)) is not None:
-            ref = store.find(table, file.path.stem, part=part)
-            if ref is not None:
-                data = store.read(ref, columns=["segment_id", *columns])
-                yield _belonging(data, segments.ids[where], where.start)
+    """The rows of a table that belong to segments, and which they belong to, a few at a time."""
+    wanted = ["video_id", "segment_id", *columns]
+    for data in store.scan(table, part=part, keys=segments.where, columns=wanted):
+        for start in range(0, data.num_rows, _BATCH):
+            yield _belonging(data.slice(start, _BATCH), segments)
 
 
-def _belonging(
-    data: pa.Table, ids: pa.StringArray, start: int
-) -> tuple[NDArray[np.intp], pa.Table]:
+def _belonging(data: pa.Table, segments: Segments) -> tuple[NDArray[np.intp], pa.Table]:
+    # Looked up among the segments of these videos alone: there may be very many others.
+    videos = data["video_id"].unique().to_pylist()
+    own = [segments.where[video] for video in videos if video in segments.where]
+    if not own:
+        return np.zeros(0, np.intp), data.slice(0, 0)
+    ids = pa.concat_arrays([segments.ids[where] for where in own])
+    numbers = np.concatenate([np.arange(where.start, where.stop) for where in own])
     index = pc.index_in(data["segment_id"].combine_chunks(), value_set=ids)
-    data = data.filter(index.is_valid())
-    rows = index.drop_null().to_numpy(zero_copy_only=False).astype(np.intp)
-    return rows + start, data
+    rows: NDArray[np.intp] = numbers[index.drop_null().to_numpy(zero_copy_only=False)]
+    return rows, data.filter(index.is_valid())
 
 
 def _read_probs(

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vsa_core import config
@@ -13,7 +15,14 @@ from vsa_core.config import Settings
 from vsa_core.errors import StoreError
 from vsa_core.fusion import FusionModel
 from vsa_core.fusion.card import check_widths, read_model
-from vsa_core.fusion.data import EMOTION, SENTIMENT, in_order, input_fingerprints, read_views
+from vsa_core.fusion.data import (
+    EMOTION,
+    SENTIMENT,
+    in_order,
+    input_fingerprints,
+    read_views,
+    standing_refs,
+)
 from vsa_core.fusion.decide import decide
 from vsa_core.fusion.strategies import Model, Opinion
 from vsa_core.fusion.views import Views
@@ -25,7 +34,13 @@ from vsa_core.labels import (
     Agreement,
     Modality,
 )
-from vsa_core.schemas import attention_column, table_from_rows, vote_column
+from vsa_core.schemas import (
+    EMOTION_PROBS,
+    SENTIMENT_PROBS,
+    TABLES,
+    attention_column,
+    vote_column,
+)
 from vsa_core.store import Store, TableRef
 
 # Raised whenever the same inputs and settings would give another table.
@@ -34,7 +49,7 @@ _VERSION = 4
 _LEAST_EMOTION = 1e-6
 _TIE_DECIMALS = 5
 _FROM_SEGMENTS = ("video_id", "segment_id", "start_ms", "end_ms", "text", "text_source", "language")
-_FROM_VIDEOS = ("channel_id", "title", "published_at")
+_FROM_VIDEOS = ("video_id", "channel_id", "title", "published_at")
 
 
 def resolve(
@@ -68,6 +83,7 @@ def resolve(
     """
     videos = list(dict.fromkeys(video_ids))
     key = f"{shard:04d}"
+    about = standing_refs(store, "videos", videos)
     made_from = config.fingerprint(
         "labels",
         _VERSION,
@@ -75,7 +91,7 @@ def resolve(
         list(in_order(backends).items()),
         model.model_id,
         settings.fingerprint(),
-        [ref.fingerprint if (ref := store.find("videos", video)) else None for video in videos],
+        [about[video].fingerprint if video in about else None for video in videos],
         list(zip(videos, input_fingerprints(store, videos, backends), strict=True)),
     )
     standing = store.fresh("labels", key, made_from, part=run_id)
@@ -87,26 +103,25 @@ def resolve(
     else:
         learned, card = read_model(store, model.model_id, backends)
         views = read_views(store, videos, backends, targets=list(card["targets"]))
-        check_widths(card, views, str(store.root / "models" / model.model_id))
+        check_widths(card, views, f"{store.location}/models/{model.model_id}")
         opinion = learned.opinion(views)
-    lineage = {
-        "run_id": run_id,
-        "backends": list(in_order(backends).values()),
-        "model_id": model.model_id,
-        "config_id": settings.fingerprint(),
+    columns = {
+        **_facts(store, videos, views.segment_ids, backends.get(Modality.FACE)),
+        **_decisions(views, opinion, settings),
+        "run_id": _repeated(run_id, len(views)),
+        "backends": _repeated(list(in_order(backends).values()), len(views)),
+        "model_id": _repeated(model.model_id, len(views)),
+        "config_id": _repeated(settings.fingerprint(), len(views)),
     }
-    facts = _facts(store, videos, backends.get(Modality.FACE))
-    rows = [
-        {**facts[segment], **decision, **lineage}
-        for segment, decision in zip(
-            views.segment_ids.to_pylist(), _decisions(views, opinion, settings), strict=True
-        )
-    ]
-    return store.commit("labels", key, table_from_rows("labels", rows), made_from, part=run_id)
+    schema = TABLES["labels"].schema
+    rows = pa.Table.from_arrays(
+        [columns[field.name].cast(field.type) for field in schema], schema=schema
+    )
+    return store.commit("labels", key, rows, made_from, part=run_id)
 
 
-def _decisions(views: Views, opinion: Opinion, settings: Settings) -> list[dict[str, Any]]:
-    """Of each segment the columns of `labels` that are decided here."""
+def _decisions(views: Views, opinion: Opinion, settings: Settings) -> dict[str, pa.Array]:
+    """The columns of `labels` that are decided here."""
     sentiment = opinion.probs[SENTIMENT]
     said = decide(
         views.probs[SENTIMENT],
@@ -116,27 +131,25 @@ def _decisions(views: Views, opinion: Opinion, settings: Settings) -> list[dict[
     )
     decided = said.label >= 0
     felt, emotion = _emotions(views, opinion, said.label, said.agreement)
-    columns: dict[str, Sequence[Any]] = {
+    columns = {
         "sentiment": _named(SENTIMENTS, said.label),
         "emotion": _named(EMOTIONS, felt),
-        "sentiment_probs": _or_none(said.probs, decided),
-        "emotion_probs": _or_none(emotion, felt >= 0),
-        "confidence": _or_none(said.confidence, decided),
-        "origin": said.origin.tolist(),
-        "agreement": said.agreement.tolist(),
+        "sentiment_probs": _lists(said.probs, SENTIMENT_PROBS, decided),
+        "emotion_probs": _lists(emotion, EMOTION_PROBS, felt >= 0),
+        "confidence": pa.array(said.confidence, mask=~decided),
+        "origin": pa.array(said.origin.tolist(), pa.string()),
+        "agreement": pa.array(said.agreement.tolist(), pa.string()),
     }
     for modality in MODALITIES:
-        vote: Sequence[Any] = [None] * len(views)
-        attention = vote
+        vote, weight = pa.nulls(len(views)), pa.nulls(len(views))
         if modality in views.names:
             view = views.names.index(modality)
             vote = _named(SENTIMENTS, said.votes[:, view])
-            weight = opinion.attention[:, view]
-            attention = _or_none(weight, ~np.isnan(weight))
+            attention = opinion.attention[:, view]
+            weight = pa.array(attention, mask=np.isnan(attention))
         columns[vote_column(modality)] = vote
-        columns[attention_column(modality)] = attention
-    names = list(columns)
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        columns[attention_column(modality)] = weight
+    return columns
 
 
 def _emotions(
@@ -167,31 +180,55 @@ def _suiting(
     return total
 
 
-def _named(names: Sequence[str], index: NDArray[np.intp]) -> list[str | None]:
-    return [str(names[i]) if i >= 0 else None for i in index.tolist()]
+def _named(names: Sequence[str], index: NDArray[np.intp]) -> pa.StringArray:
+    return pa.array([str(name) for name in names]).take(pa.array(index, mask=index < 0))
 
 
-def _or_none(values: NDArray[np.floating], known: NDArray[np.bool_]) -> list[Any]:
-    return [v if k else None for v, k in zip(values.tolist(), known.tolist(), strict=True)]
+def _lists(
+    values: NDArray[np.floating], kind: pa.FixedSizeListType, known: NDArray[np.bool_]
+) -> pa.FixedSizeListArray:
+    """Rows (n, K) as lists, null where not known."""
+    flat = np.where(known[:, None], values, 0).astype(np.float32).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind, mask=pa.array(~known))
 
 
-def _facts(store: Store, videos: Sequence[str], face: str | None) -> dict[str, dict[str, Any]]:
-    """By segment the columns of `labels` that come from its segment, its video and who is seen."""
-    facts: dict[str, dict[str, Any]] = {}
-    for video in videos:
-        ref, about = store.find("segments", video), store.find("videos", video)
-        if ref is None or ref.rows == 0:
-            continue
-        if about is None or about.rows == 0:
-            raise StoreError(
-                f"video {video} has segments but no row in {store.root / 'videos'}: run the same "
-                "command again"
-            )
-        (shared,) = store.read(about, columns=_FROM_VIDEOS).to_pylist()
-        for row in store.read(ref, columns=_FROM_SEGMENTS).to_pylist():
-            facts[row["segment_id"]] = {**row, **shared, "people": None}
-        if face and (looked := store.find("predictions", video, part=store.part_of(face))):
-            for row in store.read(looked, columns=["segment_id", "people"]).to_pylist():
-                if row["segment_id"] in facts:
-                    facts[row["segment_id"]]["people"] = row["people"]
-    return facts
+def _repeated(value: Any, n: int) -> pa.Array:
+    return pa.array([value]).take(pa.array(np.zeros(n, np.int64)))
+
+
+def _facts(
+    store: Store, videos: Sequence[str], ids: pa.StringArray, face: str | None
+) -> dict[str, pa.Array]:
+    """The columns of `labels` that come from each segment, its video and who is seen."""
+    segments = _gathered(store, "segments", _FROM_SEGMENTS, videos)
+    segments = segments.take(pc.index_in(ids, value_set=segments["segment_id"]))
+    about = _gathered(store, "videos", _FROM_VIDEOS, videos)
+    of_video = pc.index_in(segments["video_id"], value_set=about["video_id"])
+    if of_video.null_count:
+        stray = segments["video_id"].filter(of_video.is_null())[0]
+        raise StoreError(
+            f"video {stray} has segments but no row in {store.location}/videos: run the same "
+            "command again"
+        )
+    about = about.take(of_video)
+    people = pa.nulls(len(ids))
+    if face is not None:
+        columns, part = ("segment_id", "people"), store.part_of(face)
+        looked = _gathered(store, "predictions", columns, videos, part=part)
+        people = looked["people"].take(pc.index_in(ids, value_set=looked["segment_id"]))
+    found = {name: about[name] for name in _FROM_VIDEOS}
+    found |= {name: segments[name] for name in _FROM_SEGMENTS}
+    return {name: _whole(column) for name, column in {**found, "people": people}.items()}
+
+
+def _gathered(
+    store: Store, table: str, columns: Sequence[str], videos: Sequence[str], part: str = ""
+) -> pa.Table:
+    none = TABLES[table].schema.empty_table().select(list(columns))
+    return pa.concat_tables(
+        [none, *store.scan(table, part=part, keys=videos, columns=columns)]
+    ).combine_chunks()
+
+
+def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

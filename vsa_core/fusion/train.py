@@ -14,7 +14,15 @@ from vsa_core.config import Settings
 from vsa_core.fusion import FusionModel, knowing
 from vsa_core.fusion.card import make_card, read_card
 from vsa_core.fusion.crossview import ASSOCIATED
-from vsa_core.fusion.data import CLASSES, SENTIMENT, in_order, input_fingerprints, read_views
+from vsa_core.fusion.data import (
+    CLASSES,
+    SENTIMENT,
+    in_order,
+    input_fingerprints,
+    read_views,
+    standing_refs,
+)
+from vsa_core.fusion.draw import draw
 from vsa_core.fusion.memory import MEMORY_FILE, remember
 from vsa_core.fusion.strategies import UNTRAINED, Fused, Known, fuse
 from vsa_core.fusion.views import Views
@@ -25,6 +33,8 @@ from vsa_core.store import CARD, Store
 _VERSION = 4
 # What decides where there is nothing to learn from: what the engine itself falls back to.
 _FALLBACK = "late-product"
+# The limit counts by the videos it leaves.
+_NOT_LEARNED_FROM = {"min_label_confidence", "max_segments"}
 
 
 def train_fusion(
@@ -39,7 +49,8 @@ def train_fusion(
 
     It is learned from the videos themselves, without a label, and, but for `tf-mvsa`, from what
     humans said of their segments (`reviews`), where they did. A strategy that learns nothing is
-    its own model.
+    its own model. Of more than `fusion.max_segments` segments it is learned from a part, in whole
+    videos, and the others are labelled as new ones are: the card says of how many.
 
     Args:
         store: holds segments, predictions, embeddings and reviews of the videos.
@@ -56,8 +67,9 @@ def train_fusion(
     if strategy in UNTRAINED:
         report(1.0)
         return FusionModel(strategy, None, None)
-    videos = sorted(set(video_ids))
-    reviews = _reviews(store, videos) if strategy != "tf-mvsa" else {}
+    asked = sorted(set(video_ids))
+    reviews = _reviews(store, asked) if strategy != "tf-mvsa" else {}
+    videos, given = _drawn(store, asked, reviews, settings.fusion)
     model_id = _model_id(store, videos, backends, settings, reviews)
     if store.folder("models", model_id) is not None:
         card = read_card(store, model_id)
@@ -79,7 +91,7 @@ def train_fusion(
         memory = remember(views, fused.opinion, seed=settings.fusion.seed)
         files = {**fused.model.to_files(), MEMORY_FILE: memory.to_bytes()}
         reason = _late_because(views, fused)
-        card = make_card(model_id, backends, views, settings, fused, files, known, reason)
+        card = make_card(model_id, backends, views, given, settings, fused, files, known, reason)
         text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
         store.commit_folder("models", model_id, {**files, CARD: text.encode()})
     report(1.0)
@@ -88,6 +100,20 @@ def train_fusion(
 
 def _ignore(_share: float) -> None:
     """Progress nobody asked for."""
+
+
+def _drawn(
+    store: Store, videos: Sequence[str], reviews: Mapping[str, str], settings: config.Fusion
+) -> tuple[Sequence[str], tuple[int, int]]:
+    """The videos to learn from, and how many videos with speech and segments there are in all."""
+    refs = standing_refs(store, "segments", videos)
+    sizes = {video: refs[video].rows for video in videos if video in refs and refs[video].rows}
+    total = sum(sizes.values())
+    given = len(sizes), total
+    if total <= settings.max_segments:
+        return videos, given  # videos without segments too, which are part of the model's id
+    reviewed = {segment.rsplit("-", 2)[0] for segment in reviews}
+    return draw(sizes, settings.max_segments, settings.seed, always=reviewed), given
 
 
 def _model_id(
@@ -102,7 +128,7 @@ def _model_id(
         _VERSION,
         list(in_order(backends).items()),
         list(zip(videos, input_fingerprints(store, videos, backends), strict=True)),
-        settings.fusion.model_dump(mode="json", exclude={"min_label_confidence"}),
+        settings.fusion.model_dump(mode="json", exclude=_NOT_LEARNED_FROM),
         settings.agree.model_dump(mode="json"),
         sorted(reviews.items()),
     )

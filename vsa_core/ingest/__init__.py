@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vsa_core import progress
 from vsa_core.config import Settings, fingerprint
@@ -21,6 +21,11 @@ from vsa_core.media import probe
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store, TableRef
 
+if TYPE_CHECKING:
+    from vsa_core.ingest.listing import Item
+    from vsa_core.ingest.web import Fetched
+
+URL_LISTS = (".txt", ".urls")
 _INFO_MAX_BYTES = 50_000_000  # yt-dlp's own, with every format listed, are 0.1 to 2 MB
 
 
@@ -29,15 +34,17 @@ class Found:
     """A video that was found and named, but not opened yet.
 
     Attributes:
-        path: the media file, absolute.
+        path: the media file, absolute; the address while it is not fetched.
         source_url: where it came from: the address asked for, else the file's URI.
         video_id: `v` + 16 hex digits of the file's SHA-256; `x` + of its path when it cannot be
-            read or is empty, because nothing has no content to be named after.
-        sha256: of the file; None when it cannot be read.
+            read or is empty, because nothing has no content to be named after. Of an address
+            that was labelled before, the video it was then; empty for a new one.
+        sha256: of the file; None when it cannot be read, or is not fetched.
         size: bytes; None when unreadable.
         mtime_ns: modification time; None when unreadable.
         problem: why there is nothing to open; None normally.
         replaces: ids under which the same path stood in the store as failed before.
+        item: the address it is fetched from; None for a file that lay there.
     """
 
     path: str
@@ -48,47 +55,67 @@ class Found:
     mtime_ns: int | None = None
     problem: str | None = None
     replaces: tuple[str, ...] = ()
+    item: Item | None = None
 
 
 def find_videos(
-    sources: Sequence[str], settings: Settings, store: Store, limit: int | None = None
+    sources: Sequence[str],
+    settings: Settings,
+    store: Store,
+    limit: int | None = None,
+    *,
+    known: Mapping[str, str] | None = None,
 ) -> list[Found]:
-    """Every video of some sources, in order, each content once.
+    """Every video of some sources, in order, each content and each address once.
+
+    Files are hashed, unless the same file was hashed before. Addresses are listed (a channel or
+    playlist is many), not fetched: `fetched` does that.
 
     Args:
-        sources: files, folders (searched to the bottom) or http(s) URLs (fetched into
-            `media/` in the store).
+        sources: files, folders (searched to the bottom), http(s) URLs, or text files of URLs.
+        settings: `sources`, `filters` and `download` count.
+        store: where files seen before are known from.
         limit: stop after so many videos; None for all.
+        known: video id by source id of addresses that were labelled before.
 
     Raises:
-        SourceError: a source that does not exist, a folder without a video.
+        SourceError: a source that does not exist, a folder without a video, an address that
+            cannot be listed.
     """
+    known = known or {}
     found: list[Found] = []
     for source in sources:
-        if "://" in source:
-            from vsa_core.ingest.web import fetch
+        if "://" in source or Path(source).suffix.lower() in URL_LISTS:
+            from vsa_core.ingest.listing import listed
 
-            path, problem = fetch(
-                source, settings.sources, settings.transcripts.languages, store.root / "media"
+            found.extend(
+                Found(item.url, item.url, known.get(item.source_id, ""), item=item)
+                for item in listed(source, settings, known)
             )
-            found.append(Found(str(path or source), source, problem=problem))
         else:
             for path, problem in videos_in(Path(source), settings.sources.extensions):
                 found.append(Found(str(path), path.as_uri(), problem=problem))
-    found = list({item.path: item for item in found}.values())[:limit]
+    found = list({f.item.source_id if f.item else f.path: f for f in found}.values())[:limit]
     progress.begin("find", len(found))
-    known, failed = _known_files(store)
+    hashed, failed = _known_files(store)
     with ThreadPoolExecutor(4) as pool:
         contexts = [copy_context() for _ in found]
         named = list(
-            pool.map(lambda item, context: context.run(_named, item, known), found, contexts)
+            pool.map(lambda item, context: context.run(_named, item, hashed), found, contexts)
         )
-    unique = {item.video_id: item for item in reversed(named)}
+    unique = {item.video_id or item.path: item for item in reversed(named)}
     return [
         replace(item, replaces=tuple(failed.get(item.path, ())))
         for item in named
-        if unique[item.video_id] is item
+        if unique[item.video_id or item.path] is item
     ]
+
+
+def fetched(found: Found, fetch: Fetched) -> Found:
+    """What was found at an address, once it was fetched, named by its content."""
+    if fetch.path is None:
+        return replace(found, video_id="", problem=fetch.reason)
+    return _identified(replace(found, path=str(fetch.path), video_id=""), {})
 
 
 def _known_files(
@@ -109,6 +136,14 @@ def _known_files(
 
 
 def _named(item: Found, known: dict[tuple[str, int, int], str]) -> Found:
+    """A found file with its id; an address as it is."""
+    try:
+        return item if item.item is not None else _identified(item, known)
+    finally:
+        progress.advance("find", 1)
+
+
+def _identified(item: Found, known: dict[tuple[str, int, int], str]) -> Found:
     """The item with its id, from the content unless the same file was hashed before."""
     by_path = "x" + hashlib.sha256(item.path.encode()).hexdigest()[:16]
     try:
@@ -129,8 +164,28 @@ def _named(item: Found, known: dict[tuple[str, int, int], str]) -> Found:
     except OSError as error:
         reason = f"{item.path} cannot be read: {error.strerror}"
         return replace(item, video_id=by_path, problem=reason)
-    finally:
-        progress.advance("find", 1)
+
+
+def standing(found: Found, row: str, settings: Settings, has_info: bool = True) -> bool:
+    """Whether a videos row of this fingerprint is what `ingest` would write now.
+
+    Args:
+        found: a file.
+        row: fingerprint of the row that stands.
+        settings: of the run.
+        has_info: False spares looking for an info.json that is known not to be there.
+    """
+    info = _info_beside(Path(found.path))[0] if has_info else {}
+    return row == _made_from(found, info, settings) and not found.replaces
+
+
+def _made_from(found: Found, info: Mapping[str, Any], settings: Settings) -> str:
+    return fingerprint(
+        "ingest/1",
+        [found.path, found.sha256, found.size, found.mtime_ns, found.source_url, found.problem],
+        info,
+        settings.sources.max_duration_s,
+    )
 
 
 def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
@@ -140,12 +195,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
         MediaError: it cannot be decoded, or is longer than allowed; the row says so too.
     """
     info, info_note = _info_beside(Path(found.path))
-    made_from = fingerprint(
-        "ingest/1",
-        [found.path, found.sha256, found.size, found.mtime_ns, found.source_url, found.problem],
-        info,
-        settings.sources.max_duration_s,
-    )
+    made_from = _made_from(found, info, settings)
     for stale in found.replaces:
         if stale != found.video_id:
             store.discard("videos", stale)
@@ -203,7 +253,7 @@ def _row(found: Found, info: dict[str, Any]) -> dict[str, Any]:
         "fps": None,
         "has_video": False,
         "has_audio": False,
-        "source_id": None,
+        "source_id": found.item.source_id if found.item else None,
         "view_count": info.get("view_count"),
     }
 

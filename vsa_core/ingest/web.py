@@ -1,149 +1,284 @@
-"""One video from an http(s) address, fetched by yt-dlp into the store's media folder."""
+"""One video from an http(s) address, fetched by yt-dlp into the folder of downloads"""
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
-import logging
-import re
-import socket
-from collections.abc import Mapping, Sequence
+import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-from vsa_core.config import Sources
-from vsa_core.errors import SourceError
+from vsa_core.config import Settings, fingerprint
+from vsa_core.errors import MediaError, StoreError
+from vsa_core.ingest.filters import facts_of, passed_over
+from vsa_core.ingest.listing import NOT_YET, Item, entry_id, is_address
+from vsa_core.ingest.media_folder import LOCK, UNFINISHED, claimed, media_file, put_in_place
+from vsa_core.ingest.online_captions import captions_of
+from vsa_core.ingest.refusals import Outcome as Outcome
+from vsa_core.ingest.refusals import Refusal, retrying
+from vsa_core.media import probe
 
-_MEGABYTE = 1_000_000
-_UNFINISHED = ".part"
+if TYPE_CHECKING:
+    from vsa_core.ingest.guard import Watch
+
+_TEXT_MAX = 20_000  # of one value in info.json
+_LIST_MAX = 500
 
 
-def fetch(
-    url: str, settings: Sources, languages: Sequence[str], media: Path
-) -> tuple[Path | None, str | None]:
-    """Download a page's video, its captions and its info.json, unless that was done before.
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What became of an address.
+
+    Attributes:
+        item: the address.
+        outcome: what became of it.
+        path: the media file; None unless it was fetched.
+        kind: why it was not, in a word, as in the attempts table; None if it was.
+        reason: the same in one line.
+    """
+
+    item: Item
+    outcome: Outcome
+    path: Path | None = None
+    kind: str | None = None
+    reason: str | None = None
+
+
+def fetch(item: Item, settings: Settings, media: Path) -> Fetched:
+    """Download an address's video, its captions and what the site says of it, unless it is here.
+
+    Each address has a folder below `media`, named by its source id and put in place by one rename
+    when it is complete. A download that was cut off is resumed, unless the file changed meanwhile.
 
     Args:
-        url: http or https; anything else is refused.
-        settings: limits on size and addresses.
-        languages: of the captions wanted, BCP 47; empty for those in the video's own language:
-            all that people made, and automatic ones that are no translation.
-        media: folder of the store; each address gets a folder of its own below it, named by a
-            hash, put in place when it is complete. An interrupted download is resumed.
-
-    Returns:
-        (the media file, None), or (None, why it could not be fetched).
+        item: as `listed` gave it.
+        settings: `download`, `sources` and `transcripts` count.
+        media: the folder of downloads.
 
     Raises:
-        SourceError: not an http(s) address.
+        StoreError: our own disk is full, or the folder cannot be written.
+        ConfigError: the cookies file cannot be read.
+        Interrupted: the person asked to stop.
     """
-    parts = urlsplit(url)
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-        raise SourceError(f"{url!r} is not an address vsa fetches: give http:// or https://")
-    folder = media / hashlib.sha256(url.encode()).hexdigest()[:16]
-    done = _media_file(folder)
-    if done is not None:
-        return done, None
+    folder = media / item.source_id
+    here = media_file(folder)
+    if here is not None:
+        return Fetched(item, Outcome.FETCHED, here)
+    unfinished = folder.with_name(folder.name + UNFINISHED)
     try:
-        if not settings.allow_private_addresses:
-            _refuse_private(parts.hostname)
-        unfinished = folder.with_name(folder.name + _UNFINISHED)
-        _download(url, settings, languages, unfinished)
-        if _media_file(unfinished) is None:
-            return None, f"{url}: the page holds no video that could be fetched"
-        unfinished.rename(folder)
-        return _media_file(folder), None
-    except (SourceError, OSError) as error:
-        return None, f"{url}: {' '.join(str(error).split())}"
-
-
-def _media_file(folder: Path) -> Path | None:
-    """The one media file in a finished folder."""
-    if not folder.is_dir():
-        return None
-    side = (".json", ".vtt", ".srt", ".part", ".ytdl")
-    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() not in side]
-    return files[0] if files else None
-
-
-def _refuse_private(host: str) -> None:
-    """Raise SourceError when a host resolves to an address that is not public."""
-    try:
-        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+        if item.live_status in NOT_YET:
+            raise _not_yet(item.live_status)
+        if not is_address(item.url):
+            raise Refusal(Outcome.REFUSED, "not_web", "is neither http nor https")
+        with claimed(unfinished) as ours:
+            if not ours:
+                raise Refusal(Outcome.FAILED, "busy", "is being fetched by another run")
+            if media_file(folder) is None:  # another run may just have put it in place
+                _download(item, settings, unfinished)
+                put_in_place(unfinished, folder)
+    except Refusal as refused:
+        if refused.outcome is not Outcome.FAILED:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return Fetched(item, refused.outcome, None, refused.kind, f"{item.url}: {refused.reason}")
     except OSError as error:
-        raise SourceError(f"host {host!r} cannot be resolved ({error})") from error
-    for address in sorted(addresses):
-        if not ipaddress.ip_address(address.partition("%")[0]).is_global:
-            raise SourceError(
-                f"host {host!r} is at {address}, which is not public: set "
-                "sources.allow_private_addresses to fetch it"
-            )
+        raise StoreError(
+            f"{error.filename or media} cannot be written: {error.strerror}: make room, or set "
+            "download.media_dir"
+        ) from error
+    return Fetched(item, Outcome.FETCHED, media_file(folder))
 
 
-def _download(url: str, settings: Sources, languages: Sequence[str], folder: Path) -> None:
-    import yt_dlp
+def _download(item: Item, settings: Settings, unfinished: Path) -> None:
+    """Everything of one video into its unfinished folder.
 
-    limit = settings.max_download_mb * _MEGABYTE
+    Raises:
+        Refusal: it is not to be had, or not now.
+    """
+    from vsa_core.ingest.downloader import downloader, watch_for
 
-    def stop_when_too_large(state: dict[str, Any]) -> None:
-        if state.get("downloaded_bytes", 0) > limit:
-            raise yt_dlp.utils.DownloadError(
-                f"larger than {settings.max_download_mb} MB (sources.max_download_mb)"
-            )
-
-    height = settings.max_height_px
+    watch = watch_for(settings)
+    watch.wait(settings.download.sleep_s)
+    part = _Part(unfinished, watch)
+    part.clear(keep_media=True)
     options = {
-        # One file with picture and sound: joining two needs the ffmpeg program, which a plain
-        # install does not have.
-        "format": f"b[height<={height}]/b/bv*[height<={height}]/ba",
-        "paths": {"home": str(folder)},
-        "outtmpl": {"default": "%(id).80B.%(ext)s"},
-        "restrictfilenames": True,
-        "noplaylist": True,
-        "writeinfojson": True,
-        "writesubtitles": True,
+        "paths": {"home": str(unfinished)},
+        "outtmpl": {"default": f"{item.source_id}.%(ext)s"},
+        "writesubtitles": True,  # has the extractors look for them; which, we choose
         "writeautomaticsub": True,
-        "subtitlesformat": "vtt",
-        # Patterns: a language stands for its regional forms and yt-dlp's `-orig` too.
-        "subtitleslangs": [f"{re.escape(tag)}(-.*)?" for tag in languages],
-        "max_filesize": limit,
-        "progress_hooks": [stop_when_too_large],
-        "retries": 5,
-        "fragment_retries": 5,
-        "socket_timeout": 20,
-        "quiet": True,
-        "noprogress": True,
-        "no_warnings": True,
-        "logger": logging.getLogger("vsa.yt_dlp"),
+        "progress_hooks": [part.grown],
     }
-    logging.getLogger("vsa.yt_dlp").addHandler(logging.NullHandler())
-    logging.getLogger("vsa.yt_dlp").propagate = False
+    with downloader(settings, watch, **options) as (ydl, heard):
+
+        def once() -> None:
+            info = _video(ydl, item, watch)
+            _refuse(info, item, settings)
+            captions_of(ydl, info, item.source_id, unfinished, settings, watch)
+            _write_info(ydl, info, unfinished / f"{item.source_id}.info.json")
+            part.fetch(ydl, info)
+
+        retrying(once, settings, watch, heard.warnings)
+    path = media_file(unfinished)
+    if path is None:
+        raise Refusal(Outcome.FAILED, "no_file", "nothing was downloaded")
     try:
-        with yt_dlp.YoutubeDL(options) as downloader:
-            if not languages:
-                info = downloader.extract_info(url, download=False)
-                downloader.params["subtitleslangs"] = _untranslated(info or {})
-            downloader.extract_info(url)
-    except yt_dlp.utils.YoutubeDLError as error:
-        # Colours, the prefix and advice on reporting bugs are for yt-dlp's own users.
-        said = re.sub(r"\x1b\[[0-9;]*m|^ERROR: |;? please report this issue.*", "", str(error))
-        raise SourceError(said) from error
+        probe(path)
+    except MediaError as error:
+        # Of a file whose length nobody told, only the beginning may have come.
+        outcome = Outcome.REFUSED if part.complete else Outcome.FAILED
+        path.unlink()
+        raise Refusal(outcome, "not_a_video", f"what came does not decode ({error})") from error
 
 
-def _untranslated(info: Mapping[str, Any]) -> list[str]:
-    """Patterns of the caption languages of a page that are no machine's translation.
-
-    A platform offers its automatic captions translated into a hundred languages. The ones in the
-    language spoken are called `<language>-orig`, or bear the language of the video.
+class _Part:
+    """What of a video's file lies in an unfinished folder, and which version of it.
 
     Args:
-        info: what yt-dlp found out about the page.
+        folder: the unfinished folder.
+        watch: sees which version the server sends.
     """
-    made = [tag for tag in info.get("subtitles") or {} if tag != "live_chat"]
-    heard = [
-        tag
-        for tag in info.get("automatic_captions") or {}
-        if tag.endswith("-orig") or tag == info.get("language")
-    ]
-    return [re.escape(tag) for tag in dict.fromkeys([*made, *heard])]
+
+    def __init__(self, folder: Path, watch: Watch) -> None:
+        self._folder = folder
+        self._note = folder / ".resume.json"
+        self._watch = watch
+        self._made_from: str | None = None
+        self._noted: dict[str, Any] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether all has come, as far as the server said how much there is."""
+        return not (self._watch.version or "").endswith("|None")
+
+    def clear(self, *, keep_media: bool) -> None:
+        """Remove what an earlier try left, or all of it but the unfinished media."""
+        for path in self._folder.iterdir():
+            media = ".part" in path.name or path.suffix == ".ytdl" or path == self._note
+            if path.name != LOCK and not (media and keep_media):
+                path.unlink()
+
+    def fetch(self, ydl: Any, info: dict[str, Any]) -> None:
+        """Download the media file, going on where the same file was cut off.
+
+        Raises:
+            Stopped: it is too large, takes too long, or another file came than the part here.
+            YoutubeDLError: the rest.
+        """
+        from vsa_core.ingest.guard import Stopped
+
+        keys = ("id", "format_id", "protocol", "duration", "title", "timestamp")
+        self._made_from = fingerprint([info.get(key) for key in keys])
+        self._noted = _object(self._note)
+        if self._noted.get("made_from") == self._made_from:
+            self._watch.version = self._noted.get("version")
+        else:
+            for path in self._folder.glob("*.part*"):
+                path.unlink()
+            for path in self._folder.glob("*.ytdl"):
+                path.unlink()
+        # A file in pieces has no version of its own; there what the page says has to do.
+        self._watch.whole_file = info.get("protocol") in ("http", "https")
+        try:
+            ydl.process_info({**info, "requested_subtitles": None})
+        except Stopped as stopped:
+            if stopped.kind in ("changed", "too_large"):
+                self.clear(keep_media=False)
+                self._watch.version = None
+            raise
+        finally:
+            self._watch.whole_file = False
+        self._note.unlink(missing_ok=True)
+
+    def grown(self, state: dict[str, Any]) -> None:
+        """yt-dlp's progress hook: holds to the limits, and notes which version the part is of."""
+        self._watch.check()
+        self._watch.measure(state.get("downloaded_bytes"))
+        now = {"made_from": self._made_from, "version": self._watch.version}
+        if self._made_from is not None and now != self._noted:
+            self._note.write_text(json.dumps(now), encoding="utf-8")
+            self._noted = now
+
+
+def _video(ydl: Any, item: Item, watch: Watch) -> dict[str, Any]:
+    """What yt-dlp knows of the one video that is meant, its formats included."""
+    result = ydl.extract_info(item.url, download=False, process=False) or {}
+    page = item.url
+    for _ in range(6):
+        watch.check()
+        kind = result.get("_type") or "video"
+        if kind in ("video", "url_transparent"):
+            result = ydl.process_ie_result(result, download=False) or {}
+            if (result.get("_type") or "video") == "video" and result.get("id"):
+                return dict(result)
+        elif kind == "url":
+            page = str(result["url"])
+            result = ydl.extract_info(
+                page, download=False, process=False, ie_key=result.get("ie_key")
+            )
+            result = result or {}
+            continue
+        entries = [entry for entry in result.get("entries") or () if entry]
+        meant = [entry for entry in entries if entry_id(entry, page) == item.source_id]
+        if not meant and len(entries) != 1:
+            break
+        parent = {
+            key: result[key]
+            for key in ("extractor", "extractor_key", "webpage_url", "original_url")
+            if result.get(key)
+        }
+        result = {**parent, **(meant or entries)[0]}
+    raise Refusal(
+        Outcome.REFUSED, "no_video", "the page holds no single video, or no longer this one"
+    )
+
+
+def _refuse(info: dict[str, Any], item: Item, settings: Settings) -> None:
+    """Raise Refusal for what the page says is not to be fetched."""
+    facts = facts_of(info)
+    if facts.live_status in NOT_YET:
+        raise _not_yet(facts.live_status)
+    longest_s = settings.sources.max_duration_s
+    if facts.duration_s is not None and facts.duration_s > longest_s:
+        raise Refusal(
+            Outcome.REFUSED,
+            "too_long",
+            f"lasts {facts.duration_s:.0f} s, over the limit of {longest_s:.0f} s: raise "
+            "sources.max_duration_s to take it",
+        )
+    if item.filters is not None and not item.asked:
+        unwanted = passed_over(item.filters, facts)
+        if unwanted is not None:
+            raise Refusal(Outcome.REFUSED, "filtered", unwanted)
+
+
+def _not_yet(status: str) -> Refusal:
+    said = {"is_live": "is live now", "is_upcoming": "has not started yet"}
+    return Refusal(
+        Outcome.LATER,
+        "live",
+        said.get(status, "was live and is not ready yet") + ": left for later",
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_info(ydl: Any, info: dict[str, Any], path: Path) -> None:
+    """What the site says, as in yt-dlp's info.json, but without formats, cookies and headers."""
+    plain = ydl.sanitize_info(info)
+    hidden = ("url", "manifest_url", "cookies", "http_headers", "format", "protocol")
+    kept: dict[str, Any] = {}
+    for key, value in plain.items():
+        if key.startswith("_") or key in hidden:
+            continue
+        if isinstance(value, str):
+            kept[key] = value[:_TEXT_MAX]
+        elif isinstance(value, int | float):
+            kept[key] = value
+        elif isinstance(value, list) and all(isinstance(one, str) for one in value):
+            kept[key] = [one[:1000] for one in value[:_LIST_MAX]]
+    path.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")

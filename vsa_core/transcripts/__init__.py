@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,9 @@ def transcribe(video_id: str, settings: Settings, store: Store, steps: Steps) ->
             captions = find_captions(path, wanted.languages, video["language"])
     except CaptionError as error:
         notes.append(str(error))
-    base = ["transcribe/2", video["sha256"], _caption_hash(captions, limit), limit]
+    base = _base(video, captions, settings)
     if captions is not None:
-        # What its name adds to the video's is its language; the video itself may be renamed.
-        suffixes = captions.name.removeprefix(path.stem)
-        made_from = fingerprint(base, suffixes, video["language"], detector())
+        made_from = _from_captions(base, video, captions)
         ref = store.fresh("transcripts", video_id, made_from)
         if ref is not None and video["captions_kind"]:
             return ref
@@ -74,6 +73,43 @@ def transcribe(video_id: str, settings: Settings, store: Store, steps: Steps) ->
         if transcript.language is None:
             transcript = replace(transcript, language=detect(_text(transcript)))
     return _commit(store, video, transcript, notes, made_from)
+
+
+def standing(
+    video: dict[str, Any], transcript: str, settings: Settings, names: Sequence[str]
+) -> bool:
+    """Whether a transcript of this fingerprint is what `transcribe` would make of a video now.
+
+    Args:
+        video: its row.
+        transcript: fingerprint of the transcript that stands.
+        settings: of the run.
+        names: files in the video's folder that could be its captions, in order.
+
+    Raises:
+        BackendError: the transcriber cannot be loaded.
+    """
+    captions = None
+    if settings.transcripts.use_captions:
+        wanted = settings.transcripts.languages
+        captions = find_captions(Path(video["media_path"]), wanted, video["language"], names)
+    base = _base(video, captions, settings)
+    if captions is not None and transcript == _from_captions(base, video, captions):
+        return True
+    # Also where there are captions: they may have turned out not to be readable.
+    transcriber = _transcriber(settings, video)
+    return transcript == fingerprint(base, transcriber.id if transcriber else None)
+
+
+def _base(video: dict[str, Any], captions: Path | None, settings: Settings) -> list[Any]:
+    limit = settings.transcripts.max_caption_mb * _MEGABYTE
+    return ["transcribe/2", video["sha256"], _caption_hash(captions, limit), limit]
+
+
+def _from_captions(base: list[Any], video: dict[str, Any], captions: Path) -> str:
+    # What its name adds to the video's is its language; the video itself may be renamed.
+    suffixes = captions.name.removeprefix(Path(video["media_path"]).stem)
+    return fingerprint(base, suffixes, video["language"], detector())
 
 
 def _commit(

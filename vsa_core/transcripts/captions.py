@@ -7,7 +7,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vsa_core.cues import Transcript
@@ -113,7 +113,12 @@ _AFTER = 3  # automatic captions in the language spoken fit after all others in 
 _UNKNOWN = ("und", "zxx", "mul", "mis")  # in a file's name: no language
 
 
-def find_captions(video: Path, languages: Sequence[str], spoken: str | None = None) -> Path | None:
+def find_captions(
+    video: Path,
+    languages: Sequence[str],
+    spoken: str | None = None,
+    names: Sequence[str] | None = None,
+) -> Path | None:
     """The caption file beside a video that fits best; None when there is none.
 
     Candidates are `<video's name>[.<language>].vtt|.srt|.json3`. The first wanted language with
@@ -129,11 +134,13 @@ def find_captions(video: Path, languages: Sequence[str], spoken: str | None = No
         video: the video; it need not exist.
         languages: BCP 47 tags in order of preference; empty for any.
         spoken: tag of what is spoken, where that is known; else the tag of an `-orig` file tells.
+        names: of the files in the video's folder, or of those of them that could be captions, in
+            order; None lists the folder.
 
     Raises:
         CaptionError: the folder cannot be listed.
     """
-    beside = list(_beside(video))
+    beside = list(_beside(video, _listed(video.parent) if names is None else names))
     if languages:
         wanted = [tag for tag in map(tag_of, languages) if tag]
         ranks = [_wanted_rank(tag, wanted) for _, tag, _ in beside]
@@ -154,19 +161,22 @@ def find_captions(video: Path, languages: Sequence[str], spoken: str | None = No
     )[-1]
 
 
-def _beside(video: Path) -> Iterator[tuple[Path, str | None, bool]]:
+def _listed(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file())
+    except OSError as error:
+        raise CaptionError(
+            f"folder {str(folder)!r} cannot be searched for captions: {error.strerror}"
+        ) from error
+
+
+def _beside(video: Path, names: Iterable[str]) -> Iterator[tuple[Path, str | None, bool]]:
     """Caption files of a video, their language, and whether it is known for the one spoken.
 
     Names are compared, never globbed.
     """
     stem = unicodedata.normalize("NFC", video.stem)
-    try:
-        with os.scandir(video.parent) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file())
-    except OSError as error:
-        raise CaptionError(
-            f"folder {str(video.parent)!r} cannot be searched for captions: {error.strerror}"
-        ) from error
     for name in names:
         path = video.parent / name
         base = unicodedata.normalize("NFC", path.stem)

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import BinaryIO
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.conftest import REPO
 from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
@@ -131,7 +133,7 @@ def test_a_full_disk_costs_only_the_write_in_hand(store: Store, monkeypatch) -> 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("vsa_core.store.os.fsync", full)
+        patched.setattr("vsa_core.store.disk.os.fsync", full)
         with pytest.raises(StoreError, match=r"no space left in .* free some and run"):
             store.commit("segments", "v1", segments("v1", 1, "new"), "b")
     assert store.read(store.find("segments", "v1")).num_rows == 3
@@ -143,14 +145,13 @@ def test_a_killed_writer_leaves_the_old_rows_and_an_orphan_that_is_swept(store: 
     ref = store.commit("segments", "v1", segments("v1"), "a")
     program = f"""
         import os, signal
-        import vsa_core.store as s
-        s.os.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        from tests.test_store import segments
-        from pathlib import Path
-        s.Store(Path({str(store.root)!r})).commit("segments", "v1", segments("v1", 1), "b")
+        from vsa_core.store import Store
+        os.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        from tests.store.test_store import segments
+        Store({str(store.root)!r}).commit("segments", "v1", segments("v1", 1), "b")
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], cwd=Path(__file__).parent.parent
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=REPO
     )
     assert done.returncode == -9
     assert store.find("segments", "v1") == ref
@@ -161,10 +162,12 @@ def test_a_killed_writer_leaves_the_old_rows_and_an_orphan_that_is_swept(store: 
 
 
 def test_sweeping_spares_a_write_in_progress(store: Store) -> None:
-    with store._writing(store.root / "models" / "m" / "file") as target:
+    def write(target: BinaryIO) -> None:
         target.write(b"half")
         store.sweep()
         target.write(b" and half")
+
+    store._place.put("models/m/file", write)
     assert (store.root / "models" / "m" / "file").read_bytes() == b"half and half"
 
 
@@ -271,17 +274,16 @@ def test_a_compaction_killed_before_its_swap_changes_nothing_for_a_reader(
 
 def test_two_processes_committing_the_same_key_leave_one_whole_file(store: Store) -> None:
     program = f"""
-        from pathlib import Path
-        from tests.test_store import segments
+        from tests.store.test_store import segments
         from vsa_core.store import Store
-        store = Store(Path({str(store.root)!r}))
+        store = Store({str(store.root)!r})
         for i in range(40):
             store.commit("segments", "v1", segments("v1", 50), "same")
             store.sweep()
     """
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(program)], cwd=Path(__file__).parent.parent
+            [sys.executable, "-c", textwrap.dedent(program)], cwd=REPO
         )
         for _ in range(2)
     ]
@@ -296,8 +298,11 @@ def test_a_folder_is_complete_only_with_its_card(store: Store) -> None:
     with pytest.raises(StoreError):
         store.commit_folder("models", "m1", {"model.safetensors": b"x"})
     path = store.commit_folder("models", "m1", {"card.json": b"{}", "model.safetensors": b"x"})
-    assert store.folder("models", "m1") == path
-    (path / "card.json").unlink()
+    assert store.folder("models", "m1") == path == f"{store.location}/models/m1"
+    assert store.folders("models") == ["m1"]
+    assert store.read_folder("models", "m1", "model.safetensors") == b"x"
+    Path(path, "card.json").unlink()
+    assert store.folders("models") == []
     assert store.folder("models", "m1") is None
     assert "has no card.json" in verify(store)[0]
 

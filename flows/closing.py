@@ -1,0 +1,70 @@
+"""How every flow that labels ends: labels, the run's row, its artifacts, a tidy store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from flows.stages import Looked
+from tasks.fuse import finish, resolve
+from tasks.reports import report
+from tasks.shards import split
+from tasks.upkeep import tidy
+from vsa_core.config import Settings
+from vsa_core.fusion import FusionModel
+from vsa_core.progress import begin
+from vsa_core.runs import LABEL_SHARD_VIDEOS, RunFailedError, identify
+
+
+def close(
+    sources: Sequence[str],
+    asked: int,
+    looked: Looked,
+    model: FusionModel,
+    settings: Settings,
+    root: str,
+    started: datetime,
+) -> dict[str, Any]:
+    """Label the videos that were looked at with a model, and close the run.
+
+    Args:
+        sources: what was asked for.
+        asked: how many videos and addresses that was.
+        looked: what became of them.
+        model: who decides.
+        settings: of the run.
+        root: of the store.
+        started: when the run began.
+
+    Returns:
+        The run's summary.
+
+    Raises:
+        RunFailedError: more videos failed than `run.max_failed_share` allows.
+    """
+    run_id = identify(root, looked.video_ids, model.model_id, settings)
+    shards = split(looked.video_ids, LABEL_SHARD_VIDEOS)
+    begin("label", len(shards))
+    for number, shard in enumerate(shards):
+        resolve(run_id, number, shard, model, settings, root)
+    summary = finish(
+        run_id,
+        sources,
+        asked,
+        looked.video_ids,
+        looked.failures,
+        model,
+        settings,
+        root,
+        started,
+    )
+    summary["videos_new"] = looked.new
+    summary["passed_over"] = [
+        {"path": one.path, "reason": one.reason} for one in looked.passed_over
+    ]
+    report(summary, root)
+    tidy(root)
+    if summary["status"] == "failed":
+        raise RunFailedError(summary)
+    return summary

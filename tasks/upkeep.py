@@ -1,0 +1,17 @@
+"""Keep a store quick to read after a run."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from tasks.policies import STAGE
+from vsa_core.store import Store
+
+# So many one-video files of a table before they are worth joining.
+_MIN_FILES = 64
+
+
+@task(name="compact", **STAGE)
+def tidy(root: str) -> None:
+    """Join small files where there are many; readers and other runs go on meanwhile."""
+    Store(root).compact(min_files=_MIN_FILES)

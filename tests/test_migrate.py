@@ -1,0 +1,226 @@
+"""Stores that an older vsa wrote, brought up to date: real files with the schemas of then."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.small_store import FACE, TEXT, small_store
+from vsa_core.cli import main
+from vsa_core.errors import StoreError
+from vsa_core.migrate import STEPS, check, converted, made_anew, migrate
+from vsa_core.schemas import TABLES
+from vsa_core.store import Store
+from vsa_core.verify import verify
+
+# The columns of version 1, as its files have them.
+VERSION_1 = {
+    "videos": (
+        "video_id status note channel_id channel source_url title published_at duration_ms "
+        "language media_path media_bytes media_mtime_ns captions_kind sha256 width height fps "
+        "has_video has_audio"
+    ),
+    "predictions": (
+        "video_id segment_id modality backend status sentiment_probs emotion_probs note"
+    ),
+    "faces": (
+        "video_id backend time_ms track x_px y_px width_px height_px score emotion_probs"
+    ),
+    "labels": (
+        "run_id video_id segment_id channel_id title published_at start_ms end_ms text "
+        "text_source sentiment emotion sentiment_probs emotion_probs confidence origin agreement "
+        "text_vote face_vote audio_vote text_attention face_attention audio_attention backends "
+        "model_id config_id"
+    ),
+}  # fmt: skip
+
+
+def age(store: Store) -> Store:
+    """Put every file of a store back to how the first version wrote it."""
+    for table, columns in VERSION_1.items():
+        for path in (store.root / table).rglob("*.parquet"):
+            new = pq.read_table(path, partitioning=None)
+            old = new.select(columns.split())
+            facts = {**new.schema.metadata, b"vsa.schema": f"{table}/1".encode()}
+            if b"vsa.keys" in pq.read_metadata(path).metadata:
+                facts[b"vsa.keys"] = pq.read_metadata(path).metadata[b"vsa.keys"]
+                path.unlink()
+                path = path.with_name("part-0123456789abcdef0123456789abcdef.parquet")
+            pq.write_table(old.replace_schema_metadata(facts), path, compression="zstd")
+    (store.root / "vsa-store.json").unlink(missing_ok=True)
+    return Store(store.root)
+
+
+def rows(store: Store, table: str) -> list[str]:
+    """The rows of a table as text, without the columns that version 1 lacks, in one order."""
+    columns = VERSION_1[table].split()
+    found = (row for data in store.scan(table) for row in data.select(columns).to_pylist())
+    return sorted(repr(row) for row in found)
+
+
+def many(root: Path, videos: int) -> Store:
+    """A store with so many copies of a video."""
+    store = small_store(root)
+    row = store.read(store.find("videos", "v01"))
+    at = row.column_names.index("video_id")
+    for i in range(videos):
+        copied = row.set_column(at, row.schema.field(at), pa.array([f"w{i:05}"]))
+        store.commit("videos", f"w{i:05}", copied, "f")
+    return store
+
+
+@pytest.fixture(params=["plain", "compacted"])
+def before(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, Store]:
+    """(a store of now, the same as an older vsa wrote it)."""
+    stores = small_store(tmp_path / "now"), small_store(tmp_path / "old")
+    if request.param == "compacted":
+        for store in stores:
+            store.compact()
+    return stores[0], age(stores[1])
+
+
+def test_every_row_key_and_fingerprint_is_there_afterwards(
+    before: tuple[Store, Store], capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, old = before
+    assert main(["store", "migrate", "--store", str(old.root)]) == 0
+    out = capsys.readouterr().out
+    assert "predictions/1 → predictions/2\n  a run looks again" in out
+    assert "videos/1 → videos/2\n" in out
+    old = Store(old.root)
+    for table in VERSION_1:
+        assert rows(old, table) == rows(now, table)
+        for part in ["", *now.parts(table)]:
+            assert old.refs(table, part) == now.refs(table, part)
+    assert verify(old) == []
+    assert main(["store", "migrate", "--store", str(old.root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["migrated"] == {}
+
+
+def test_what_was_not_known_then_is_null(before: tuple[Store, Store]) -> None:
+    _, old = before
+    migrate(old)
+    for table, columns in (
+        ("videos", ["source_id", "view_count"]),
+        ("predictions", ["people", "track", "speaks"]),
+        ("faces", ["speaking"]),
+        ("labels", ["language", "people"]),
+    ):
+        for data in Store(old.root).scan(table, columns=columns):
+            assert all(column.null_count == len(column) for column in data.columns)
+
+
+def test_a_store_of_now_is_let_through_and_an_older_one_refused(
+    before: tuple[Store, Store],
+) -> None:
+    now, old = before
+    check(now)
+    with pytest.raises(StoreError) as caught:
+        check(old)
+    assert "videos/1" in str(caught.value)
+    assert f"run `vsa store migrate --store {old.root}`" in str(caught.value)
+    migrate(old)
+    check(Store(old.root))
+
+
+def test_a_store_of_a_newer_vsa_is_refused(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store")
+    path = store.root / "videos" / "v01.parquet"
+    data = pq.read_table(path)
+    facts = {**data.schema.metadata, b"vsa.schema": b"videos/99"}
+    pq.write_table(data.replace_schema_metadata(facts), path)
+    (store.root / "vsa-store.json").unlink(missing_ok=True)
+    with pytest.raises(StoreError, match="newer vsa"):
+        check(Store(store.root))
+
+
+KILLED = """
+    import os, signal, sys
+    from vsa_core.cli import main
+
+    left, fsync = int(sys.argv[2]), os.fsync
+    def killing(target):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(target)
+    os.fsync = killing
+    sys.exit(main(["store", "migrate", "--store", sys.argv[1]]))
+"""
+
+
+def test_killed_at_work_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    now, old = many(tmp_path / "now", 40), age(many(tmp_path / "old", 40))
+
+    def migrated(syncs: int) -> tuple[int, int]:
+        """(exit code, files of videos that are of version 2 afterwards)."""
+        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(old.root), str(syncs)]
+        done = subprocess.run(command, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL)
+        tags = [
+            pq.read_metadata(file).metadata[b"vsa.schema"]
+            for file in (old.root / "videos").glob("*.parquet")
+        ]
+        return done.returncode, tags.count(b"videos/2")
+
+    reached = 0
+    for syncs in (10, 25, 30):
+        code, files = migrated(syncs)
+        assert code == -signal.SIGKILL
+        assert reached < files < 44
+        reached = files
+        with pytest.raises(StoreError, match="vsa store migrate"):
+            check(Store(old.root))
+    assert migrated(10_000) == (0, 44)
+    store = Store(old.root)
+    store.sweep()
+    assert verify(store) == []
+    assert store.refs("videos") == now.refs("videos")
+    for table in VERSION_1:
+        assert rows(store, table) == rows(now, table)
+
+
+def test_a_file_that_is_not_of_its_version_stops_it_in_one_line(tmp_path: Path) -> None:
+    store = age(small_store(tmp_path / "store"))
+    path = store.root / "videos" / "v01.parquet"
+    data = pq.read_table(path)
+    pq.write_table(data.drop_columns(["has_audio"]), path)
+    with pytest.raises(StoreError, match="has_audio"):
+        migrate(store)
+
+
+def test_every_version_of_every_table_has_a_way_to_the_present_one() -> None:
+    for table, spec in TABLES.items():
+        for version in range(1, spec.version):
+            assert (table, version) in STEPS, f"vsa_core/migrate.py lacks a step: {table}/{version}"
+    for table, version in STEPS:
+        assert version < TABLES[table].version
+
+
+def test_a_tag_nobody_wrote_is_refused() -> None:
+    nothing = pa.table({"video_id": pa.array([], pa.string())})
+    for tag in ("videos/99", "moods/1", "videos", "videos/x"):
+        with pytest.raises(StoreError):
+            converted(nothing, tag)
+
+
+def test_it_says_which_rows_a_run_makes_anew() -> None:
+    said = made_anew({"predictions": ["predictions/1"], "videos": ["videos/1"]})
+    assert list(said) == ["predictions"]
+
+
+def test_the_steps_are_those_of_real_files(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store")
+    parts = {"predictions": store.part_of(TEXT), "faces": store.part_of(FACE), "labels": "r1"}
+    for table, columns in VERSION_1.items():
+        data = next(iter(store.scan(table, part=parts.get(table))))
+        old = data.select(columns.split()).replace_schema_metadata(None)
+        assert converted(old, f"{table}/1").schema.names == TABLES[table].schema.names

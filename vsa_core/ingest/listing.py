@@ -1,0 +1,378 @@
+"""What an address leads to: one video, or every video of a channel, playlist, page or feed
+
+Listing asks for the list and not for each video on it. What the list does not say, and a filter
+asks for, is looked up on the video's page when it is fetched, or here where `filters.max_videos`
+has to count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from vsa_core.config import Filters, Settings
+from vsa_core.errors import SourceError
+from vsa_core.ingest.filters import Facts, facts_of, passed_over, undecided
+from vsa_core.ingest.refusals import Outcome, Refusal, retrying
+
+if TYPE_CHECKING:
+    from vsa_core.ingest.guard import Watch
+
+NOT_YET = ("is_live", "is_upcoming", "post_live")  # of yt-dlp's live_status
+_DEPTH = 5  # lists of lists, pages that lead to pages
+_LONG_GUID = 16  # a feed's ids of this length are taken to be unique among feeds
+_LISTS = ("YoutubeTab", "YoutubePlaylist")
+_NAMELESS = (None, "Generic", "HTML5MediaEmbed")  # extractors that know no name, only a place
+_ATOM_PATH = re.compile(r"/feeds/|atom", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One address that should hold one video.
+
+    Attributes:
+        source_id: 16 hex digits of the SHA-256 of `<extractor>:<id>` as yt-dlp names it, the same
+            whatever form of the URL is given; of the URL where the site has no name for it.
+        url: where it is fetched from.
+        title, published_at, duration_s, language, live_status: what the list says; None is not
+            known. The title and all else are untrusted.
+        asked: it was asked for by its own address, so that no filter applies.
+        filters: what the list could not decide, for whoever sees the page; None for nothing.
+    """
+
+    source_id: str
+    url: str
+    title: str | None = None
+    published_at: datetime | None = None
+    duration_s: float | None = None
+    language: str | None = None
+    live_status: str | None = None
+    asked: bool = False
+    filters: Filters | None = None
+
+
+def listed(source: str, settings: Settings, known: Container[str] = ()) -> list[Item]:
+    """Every video that an address, or a text file of addresses, leads to.
+
+    Newest first where all dates are known, else in the site's order; each source once.
+
+    Args:
+        source: an http(s) URL, or a file with one on each line; `#` begins a comment.
+        settings: `filters`, `download` and `sources` count.
+        known: source ids that need nothing; for them nothing is looked up.
+
+    Raises:
+        SourceError: the list cannot be had, also after retries; no address; no such file.
+    """
+    if "://" in source:
+        items = _of_address(source, settings, known)
+    else:
+        items = []
+        for url in _addresses(Path(source)):
+            try:
+                items += _of_address(url, settings, known)
+            except SourceError:  # the others are not to suffer; fetching it tells why
+                items.append(Item(source_id(None, None, url), url, asked=True))
+    unique: dict[str, Item] = {}
+    for item in items:
+        unique.setdefault(item.source_id, item)
+    return list(unique.values())
+
+
+def source_id(extractor: str | None, video_id: str | None, url: str) -> str:
+    """The id of an address: of the site's own name for the video, else of the URL."""
+    name = _address(url)
+    if extractor not in _NAMELESS and video_id:
+        name = f"{extractor}:{video_id}"
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def entry_id(entry: dict[str, Any], page: str) -> str:
+    """The id of an entry of a list.
+
+    Args:
+        entry: yt-dlp's.
+        page: address of the list. Of several videos on a page without names of their own, each is
+            named after the page and its file, without the query, which often is a signature.
+    """
+    key, video_id = _key(entry), entry.get("id")
+    url = _clean(str(entry.get("url") or ""))
+    if entry.get("_type") in ("url", "url_transparent"):
+        if not key or not video_id:
+            key, video_id = _named(url)
+        if key == "Generic" and (guid := _guid(entry)):
+            return source_id("feed", guid, url)
+        return source_id(key, video_id, url)
+    if key not in _NAMELESS and video_id:
+        return source_id(key, str(video_id), page)
+    formats = entry.get("formats")
+    last = formats[-1] if isinstance(formats, list) and formats else entry
+    file = urlsplit(str(last.get("url") or entry.get("id") or ""))
+    return source_id("page", f"{_address(page)} {file.netloc}{file.path}", page)
+
+
+def is_address(url: str) -> bool:
+    """Whether it is an http(s) address."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+def _check_address(url: str) -> None:
+    if not is_address(url):
+        raise SourceError(f"{url!r} is not an address vsa fetches: give http:// or https://")
+
+
+# --- one source ---------------------------------------------------------------------------
+
+
+def _addresses(file: Path) -> Iterator[str]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise SourceError(f"{str(file)!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{str(file)!r} is not text: give a file with one URL a line") from error
+    for number, line in enumerate(lines, 1):
+        url = "" if line.lstrip().startswith("#") else line.partition(" #")[0].strip()
+        if url:
+            try:
+                _check_address(url)
+            except SourceError as error:
+                raise SourceError(f"{file}, line {number}: {error}") from error
+            yield url
+
+
+def _of_address(url: str, settings: Settings, known: Container[str]) -> list[Item]:
+    from vsa_core.ingest.downloader import downloader, watch_for
+
+    _check_address(url)
+    extractor = _extractor(url)
+    key, video_id = extractor.ie_key(), extractor.get_temp_id(url)
+    alone = Item(source_id(key, video_id, url), url, asked=True)
+    if extractor.is_single_video(url) or (key == "Generic" and alone.source_id in known):
+        return [alone]
+    watch = watch_for(settings)
+    with downloader(settings, watch) as (ydl, heard):
+        try:
+            entries = retrying(lambda: _all(ydl, url, watch), settings, watch, heard.warnings)
+        except Refusal as refused:
+            if refused.outcome is not Outcome.FAILED and key not in _LISTS:
+                return [alone]  # a page that is gone, or holds no video: fetching it tells why
+            raise SourceError(f"{url}: {refused.reason}") from refused
+        if len(entries) == 1 and entries[0].item.asked:
+            return [entries[0].item]
+        return _wanted(entries, settings, known, lambda item: _looked_up(ydl, item))
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    item: Item
+    facts: Facts
+
+
+def _all(ydl: Any, url: str, watch: Watch) -> list[_Entry]:
+    """Every entry of an address, in the site's order; one that is asked for where it is a video."""
+    found: dict[str, _Entry] = {}
+    for entry in _entries(ydl, _extracted(ydl, url), url, watch, 0):
+        found.setdefault(entry.item.source_id, entry)
+    return list(found.values())
+
+
+def _extracted(ydl: Any, url: str, key: str | None = None) -> dict[str, Any]:
+    """What yt-dlp says an address is, without looking at what it leads to."""
+    from yt_dlp.utils import DownloadError, UnsupportedError
+
+    from vsa_core.ingest.feeds import atom
+
+    # Where yt-dlp sees a page with videos of YouTube's in a feed, it takes the first for all.
+    if _ATOM_PATH.search(urlsplit(url).path) and _extractor(url).ie_key() == "Generic":
+        feed = atom(ydl, url)
+        if feed is not None:
+            return feed
+    try:
+        return ydl.extract_info(url, download=False, process=False, ie_key=key) or {}
+    except DownloadError as error:
+        if not isinstance((error.exc_info or (None, None))[1], UnsupportedError):
+            raise
+        feed = atom(ydl, url)  # which yt-dlp does not read
+        if feed is None:
+            raise
+        return feed
+
+
+def _entries(
+    ydl: Any, result: dict[str, Any], page: str, watch: Watch, depth: int, *, listed: bool = False
+) -> Iterator[_Entry]:
+    watch.check()
+    kind = result.get("_type") or "video"
+    if kind in ("playlist", "multi_video", "compat_list"):
+        page = str(result.get("webpage_url") or page)
+        dated = _key(result) == "YoutubeTab"
+        for entry in _iterated(result.get("entries")):
+            if entry:
+                entry = {"_approximate": dated, **entry}
+                yield from _entries(ydl, entry, page, watch, depth + 1, listed=True)
+        return
+    if kind in ("url", "url_transparent"):
+        url = _clean(str(result.get("url") or ""))
+        if not is_address(url):
+            return  # of an untrusted list; nothing else is fetched from
+        if not listed and kind == "url" and _is_video(result, url):
+            named = source_id(*_named(url), url)
+            yield _Entry(Item(named, url, asked=True), Facts())
+            return
+        if (not listed or _is_list(result, url)) and depth < _DEPTH:
+            inside = _extracted(ydl, str(result["url"]), result.get("ie_key"))
+            yield from _entries(ydl, inside, url, watch, depth + 1, listed=listed)
+            return
+        yield _entry(result, url, page)
+    elif listed:
+        yield _entry(result, page, page)
+    else:
+        url = str(result.get("webpage_url") or page)
+        key = _key(result)
+        named = source_id(key, result.get("id"), page)
+        facts = facts_of(result)
+        yield _Entry(_item(named, page if key in _NAMELESS else url, facts, asked=True), facts)
+
+
+def _iterated(entries: Any) -> Iterable[dict[str, Any]]:
+    from yt_dlp.utils import PagedList
+
+    return entries.getslice() if isinstance(entries, PagedList) else entries or ()
+
+
+def _entry(entry: dict[str, Any], url: str, page: str) -> _Entry:
+    facts = facts_of(entry, approximate=bool(entry.get("_approximate")))
+    return _Entry(_item(entry_id(entry, page), url, facts, asked=False), facts)
+
+
+def _item(named: str, url: str, facts: Facts, *, asked: bool) -> Item:
+    return Item(
+        named,
+        url,
+        title=facts.title,
+        published_at=facts.published_at,
+        duration_s=facts.duration_s,
+        language=facts.language,
+        live_status=facts.live_status,
+        asked=asked,
+    )
+
+
+def _wanted(
+    entries: list[_Entry], settings: Settings, known: Container[str], look_up: Any
+) -> list[Item]:
+    """The entries that the filters let through, newest first."""
+    filters, most = settings.filters, settings.filters.max_videos
+    if all(entry.facts.latest is not None for entry in entries):
+        entries = sorted(entries, key=lambda entry: entry.facts.latest or 0, reverse=True)
+    taken: list[Item] = []
+    count = 0
+    for entry in entries:
+        item, facts = entry.item, entry.facts
+        if passed_over(filters, facts):
+            continue
+        if facts.live_status in NOT_YET:
+            taken.append(replace(item, filters=filters))
+            continue
+        open_question = undecided(filters, facts)
+        if open_question and most is not None and item.source_id not in known:
+            facts = look_up(item) or facts
+            if passed_over(filters, facts):
+                continue
+            item = replace(_item(item.source_id, item.url, facts, asked=False))
+            open_question = undecided(filters, facts)
+        taken.append(replace(item, filters=filters if open_question else None))
+        count += 1
+        if count == most:
+            break
+    return taken
+
+
+def _looked_up(ydl: Any, item: Item) -> Facts | None:
+    """What the page of a video says; None when it does not say, which fetching it will tell."""
+    from yt_dlp.utils import YoutubeDLError
+
+    from vsa_core.ingest.guard import Stopped
+
+    try:
+        info = _extracted(ydl, item.url)
+        return facts_of(info) if (info.get("_type") or "video") == "video" else None
+    except Stopped:
+        raise
+    except (YoutubeDLError, SourceError):
+        return None
+
+
+# --- names ----------------------------------------------------------------------------------
+
+
+def _extractor(url: str) -> Any:
+    """yt-dlp's extractor of an address; the generic one takes what no other does."""
+    from yt_dlp.extractor import gen_extractor_classes
+
+    return next(one for one in gen_extractor_classes() if one.suitable(url))
+
+
+def _named(url: str) -> tuple[str, str | None]:
+    extractor = _extractor(url)
+    return extractor.ie_key(), extractor.get_temp_id(url)
+
+
+def _key(entry: dict[str, Any]) -> str | None:
+    key = entry.get("extractor_key") or entry.get("ie_key")
+    if entry.get("_type") in ("url", "url_transparent"):
+        key = entry.get("ie_key")
+    return str(key) if key else None
+
+
+def _is_video(entry: dict[str, Any], url: str) -> bool:
+    from yt_dlp.extractor import get_info_extractor
+
+    key = _key(entry)
+    return bool(key and get_info_extractor(key).is_single_video(url))
+
+
+def _is_list(entry: dict[str, Any], url: str) -> bool:
+    """Whether an entry of a list is a list itself: a tab of a channel, a season of a series."""
+    from yt_dlp.extractor import get_info_extractor
+
+    key = _key(entry)
+    if not key or key == "Generic":
+        return False
+    return key in _LISTS or get_info_extractor(key).is_single_video(url) is False
+
+
+def _guid(entry: dict[str, Any]) -> str | None:
+    """The id that a feed gives an entry, where it is long enough to be the only one."""
+    from yt_dlp.utils import unsmuggle_url
+
+    smuggled = unsmuggle_url(str(entry.get("url") or ""), {})[1]
+    guid = smuggled.get("force_videoid") if isinstance(smuggled, dict) else None
+    return guid if isinstance(guid, str) and len(guid) >= _LONG_GUID else None
+
+
+def _clean(url: str) -> str:
+    """A URL without what yt-dlp packed into it."""
+    from yt_dlp.utils import unsmuggle_url
+
+    return str(unsmuggle_url(url)[0])
+
+
+def _address(url: str) -> str:
+    """A URL as it is compared: host in lower case, without a fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path, parts.query, ""))

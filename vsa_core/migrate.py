@@ -1,0 +1,144 @@
+"""A store of an older version brought to the present tables, file by file.
+
+Rows keep their key and fingerprint, so that what a run would make again in the same way is not
+made again. A migration that is cut off goes on where it stopped: what is done has the new tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from vsa_core.errors import StoreError
+from vsa_core.schemas import TABLES
+from vsa_core.store import Store
+
+Convert = Callable[[pa.Table], pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From one version of a table to the next.
+
+    Attributes:
+        convert: the rows of the older version, as those of the next.
+        made_anew: why the next run makes the rows again all the same; None where it does not.
+    """
+
+    convert: Convert
+    made_anew: str | None = None
+
+
+def _added(*columns: tuple[str, pa.DataType], after: str) -> Convert:
+    """The same rows with columns of nulls behind the one named `after`.
+
+    Types are given and not looked up, because a later version may change them once more.
+    """
+
+    def convert(data: pa.Table) -> pa.Table:
+        if after not in data.column_names:
+            raise StoreError(f"no column {after!r}, which its version has: was it written by vsa?")
+        for name, kind in reversed(columns):
+            at = data.column_names.index(after) + 1
+            data = data.add_column(at, pa.field(name, kind), pa.nulls(data.num_rows, kind))
+        return data
+
+    return convert
+
+
+_LOOKS_AGAIN = "a run looks again, because segments are cut and models read otherwise since"
+
+# By table and the version that its files have. Whoever raises a table's version adds the step.
+STEPS: Mapping[tuple[str, int], Step] = {
+    ("videos", 1): Step(
+        _added(("source_id", pa.string()), ("view_count", pa.int64()), after="has_audio")
+    ),
+    ("predictions", 1): Step(
+        _added(
+            ("people", pa.int32()),
+            ("track", pa.int32()),
+            ("speaks", pa.bool_()),
+            after="emotion_probs",
+        ),
+        _LOOKS_AGAIN,
+    ),
+    ("faces", 1): Step(_added(("speaking", pa.float32()), after="score"), _LOOKS_AGAIN),
+    ("labels", 1): Step(
+        _added(("language", pa.string()), ("people", pa.int32()), after="text_source"),
+        "a run labels anew, under a run of its own; these stay as its history",
+    ),
+}
+
+
+def converted(data: pa.Table, tag: str) -> pa.Table:
+    """The rows of a file of an older version, as the present one has them.
+
+    Args:
+        data: all columns of its version, in order.
+        tag: `<table>/<version>` as the file bears it.
+
+    Raises:
+        StoreError: no way leads from that version to the present one.
+    """
+    table, version = _split(tag)
+    if table not in TABLES or version > TABLES[table].version:
+        raise StoreError(f"{tag} is of a newer vsa: install that one")
+    if not data.num_rows:  # a key without rows in a compacted file has no columns of its own
+        return TABLES[table].schema.empty_table()
+    for number in range(version, TABLES[table].version):
+        step = STEPS.get((table, number))
+        if step is None:
+            raise StoreError(f"no way leads from {tag} to {TABLES[table].tag}: run `vsa run` anew")
+        data = step.convert(data)
+    return data
+
+
+def migrate(store: Store) -> dict[str, list[str]]:
+    """Bring every file of an older version to the present one, atomically one by one.
+
+    Returns:
+        table → the older tags that were found in it; empty where nothing was to do.
+
+    Raises:
+        StoreError: a file does not read, has a version no way leads from, or the disk is full;
+            what was done until then stays.
+    """
+    outdated = store.outdated()
+    for table in outdated:
+        store.rewrite(table, converted)
+    return outdated
+
+
+def made_anew(outdated: Mapping[str, list[str]]) -> dict[str, str]:
+    """Table → why the next run makes its migrated rows again, for those of `migrate`."""
+    return {
+        table: reason
+        for table, tags in outdated.items()
+        for version in [min(_split(tag)[1] for tag in tags)]
+        for number in range(version, TABLES[table].version)
+        if (reason := STEPS[table, number].made_anew) is not None
+    }
+
+
+def check(store: Store) -> None:
+    """Refuse a store whose tables are of another version; cheap, for the start of a run.
+
+    Raises:
+        StoreError: with the command to run.
+    """
+    outdated = store.outdated()
+    if outdated:
+        tags = ", ".join(tag for found in outdated.values() for tag in found)
+        raise StoreError(
+            f"{store.location} was written by an older vsa ({tags}): run `vsa store migrate "
+            f"--store {store.location}`, which keeps what is in it"
+        )
+
+
+def _split(tag: str) -> tuple[str, int]:
+    table, _, version = tag.partition("/")
+    if not version.isdecimal():
+        raise StoreError(f"{tag!r} is no version of a table")
+    return table, int(version)

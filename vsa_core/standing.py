@@ -1,0 +1,143 @@
+"""Which videos have all that the settings ask for, told from fingerprints, without opening one.
+
+A run over ten thousand videos of which none is new must not start ten thousand tasks to hear so.
+The answer is exact: what a stage would skip is skipped here, and nothing else.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vsa_core.config import Settings
+from vsa_core.errors import CaptionError
+from vsa_core.ingest import Found
+from vsa_core.ingest import standing as row_stands
+from vsa_core.labels import Modality
+from vsa_core.predict import made_from_segments
+from vsa_core.runs import backend_ids
+from vsa_core.segment import made_from_transcript
+from vsa_core.store import Store
+from vsa_core.transcripts import standing as transcript_stands
+
+_COLUMNS = (
+    "video_id", "status", "media_path", "language", "captions_kind", "sha256", "has_audio",
+)  # fmt: skip
+
+
+def standing(
+    found: Sequence[Found], settings: Settings, store: Store, backends: Mapping[Modality, str]
+) -> set[str]:
+    """Ids of the videos for which no stage before fusion has anything to do.
+
+    Of a file all is compared that the stages look at: the file, its captions, its info.json. Of
+    an address that was labelled before and whose download is gone, what is said in it is taken as
+    it was read then.
+
+    Args:
+        found: the videos asked for.
+        settings: of the run.
+        store: where their tables lie.
+        backends: modality → backend id.
+
+    Raises:
+        BackendError: the transcriber cannot be loaded.
+        StoreError: a table does not read.
+    """
+    ids = {one.video_id for one in found if one.video_id}
+    if not ids:
+        return set()
+    rows = store.refs("videos")
+    transcripts, segments = store.refs("transcripts"), store.refs("segments")
+    predictions = [
+        (backend, store.refs("predictions", store.part_of(backend)))
+        for backend in backends.values()
+    ]
+    videos: dict[str, dict[str, Any]] = {}
+    for table in store.scan("videos", columns=_COLUMNS):
+        videos.update((row["video_id"], row) for row in table.to_pylist() if row["video_id"] in ids)
+    folders = _Folders()
+
+    def stands(one: Found) -> bool:
+        video, row = videos.get(one.video_id), rows.get(one.video_id)
+        transcript, cut = transcripts.get(one.video_id), segments.get(one.video_id)
+        if video is None or row is None or transcript is None or cut is None:
+            return False
+        if video["status"] != "ok" or not video["captions_kind"]:
+            return False
+        if cut.fingerprint != made_from_transcript(transcript.fingerprint, settings):
+            return False
+        for backend, refs in predictions:
+            seen = refs.get(one.video_id)
+            wanted = made_from_segments(cut.fingerprint, backend)
+            if seen is None or seen.fingerprint != wanted:
+                return False
+        if one.item is not None:
+            return True
+        beside = folders.beside(Path(one.path))
+        if beside is None:
+            return False
+        has_info = f"{Path(one.path).stem}.info.json" in beside
+        try:
+            return row_stands(one, row.fingerprint, settings, has_info) and transcript_stands(
+                video, transcript.fingerprint, settings, beside
+            )
+        except CaptionError:
+            return False
+
+    return {one.video_id for one in found if one.video_id and stands(one)}
+
+
+class _Folders:
+    """Names of the files beside a video; a folder of ten thousand videos is listed once."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, list[tuple[str, str]] | None] = {}
+
+    def beside(self, video: Path) -> list[str] | None:
+        """Names that begin as the video's does, in order; None where the folder is not listed."""
+        folder = video.parent
+        if folder not in self._listed:
+            try:
+                with os.scandir(folder) as entries:
+                    names = [entry.name for entry in entries if entry.is_file()]
+                # Compared as captions are: in one Unicode form.
+                self._listed[folder] = sorted((_composed(name), name) for name in names)
+            except OSError:
+                self._listed[folder] = None
+        listed = self._listed[folder]
+        if listed is None:
+            return None
+        stem = _composed(video.stem)
+        first = bisect.bisect_left(listed, (stem,))
+        names = []
+        for composed, name in listed[first:]:
+            if not composed.startswith(stem):
+                break
+            names.append(name)
+        return sorted(names)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def predicted(wanted: Sequence[str] | None, settings: Settings, store: Store) -> list[str]:
+    """Ids of the videos that every backend of the settings has looked at, in order.
+
+    Args:
+        wanted: only these; None for all of the store.
+        settings: whose backends.
+        store: where the tables lie.
+
+    Raises:
+        BackendError: a backend cannot be loaded.
+    """
+    ready = set(store.refs("segments"))
+    for backend in backend_ids(settings).values():
+        ready &= store.refs("predictions", store.part_of(backend)).keys()
+    return sorted(ready if wanted is None else ready & set(wanted))
