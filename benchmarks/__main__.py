@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import audio, faces, fusion, speech, text
+from benchmarks import audio, faces, fusion, scale, speech, text
 from benchmarks.material import talking_head
 from benchmarks.measure import VSA, scratch, watched
 
@@ -182,6 +182,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "speaking": faces.speaking,
     "audio": audio.audio,
     "speech": speech.speech,
+    "scale": scale.scale,
+    "scale-training": scale.training,
 }
 
 

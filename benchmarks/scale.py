@@ -1,465 +1,212 @@
-"""A store as years of runs leave it: made from a seed, to measure what size costs."""
+"""What size costs: a store of 10,000 videos and 2 million segments, made and asked."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import random
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from vsa_core.labels import EMOTIONS, MODALITIES, SENTIMENTS, Modality
-from vsa_core.schemas import TABLES, table_from_rows
-from vsa_core.store import Store
+from benchmarks.big_store import write_files
+from benchmarks.big_videos import BACKENDS, Size, video_ids
+from benchmarks.measure import VSA, scratch, timed
+from vsa_core.config import Fusion, NamedModel, Settings
 
-BACKENDS = {
-    Modality.TEXT: "text-made@000000000001",
-    Modality.FACE: "face-made@000000000002",
-    Modality.AUDIO: "audio-made@000000000003",
-}
-WIDTHS = {Modality.TEXT: 384, Modality.FACE: 128, Modality.AUDIO: 96}
-_SURE = {Modality.TEXT: 2.0, Modality.FACE: 1.2, Modality.AUDIO: 0.9}
-_ABSENT = {Modality.TEXT: 0.0, Modality.FACE: 0.3, Modality.AUDIO: 0.02}
-_EMOTION_OF = np.array([5, 4, 3])  # sadness, neutral, joy: the commonest of each sentiment
-_CHANNELS = 40
-_SHARD_VIDEOS = 500
-_NIGHTS = 30
-_AT_ONCE = 100
-_FIRST_DAY = datetime(2023, 1, 1, tzinfo=UTC)
+_SEGMENTS = 2_000_000
+_SHARD = 500
+_TABLES = ("videos", "transcripts", "segments", "predictions", "embeddings", "labels")
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much is made.
-
-    Attributes:
-        videos: how many.
-        segments: of each video, on average.
-        embedded: share of the videos whose embeddings are kept.
-        seed: of everything.
-    """
-
-    videos: int = 10_000
-    segments: int = 200
-    embedded: float = 0.1
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A batch of videos: its rows by table and part, and what the runs label them with."""
-
-    tables: dict[tuple[str, str], pa.Table]
-    labels: pa.Table
+def scale(videos: int = 10_000) -> None:
+    """The read side, compaction and the end of a run, on files as runs leave them and joined."""
+    size = Size(videos=videos)
+    with _made(size) as store:
+        print(f"scale: {videos:,} videos, {_files(store):,} files, {_bytes(store) / 1e9:.2f} GB")
+        _say("status, before files are joined", _command("status", "--store", store))
+        _say("is anything new, before files are joined", _fresh(_anything_new, store, size))
+        _say("vsa store compact", _command("store", "compact", "--store", store))
+        print(f"  {_files(store):,} files, {_bytes(store) / 1e9:.2f} GB: {_sizes(store)}")
+        _say("is anything new", _fresh(_anything_new, store, size))
+        _say("status", _command("status", "--store", store))
+        _say("status, in its process", _fresh(_status, store))
+        for name in _shipped():
+            _say(f"query @{name}", _command("query", f"@{name}", "--store", store))
+            _say(f"query @{name}, in its process", _fresh(_ask, store, name))
+        _say("identify and summarise", _fresh(_close, store, size))
+        _say("label a shard of 500", _fresh(_label, store, size))
+        _say(f"label all {videos:,}", _fresh(_label, store, size, True))
+    _say(f"agreement of {_SEGMENTS:,} segments, three views", _fresh(_agreement))
 
 
-def video_ids(size: Size) -> list[str]:
-    """The ids of all videos, in the order they were published."""
-    draw = random.Random(size.seed)
-    return [f"v{draw.getrandbits(64):016x}" for _ in range(size.videos)]
+def training(videos: tuple[int, ...] = (1_000, 3_000, 10_000)) -> None:
+    """Learning to fuse at 0.2, 0.6 and 2 million segments: peak memory must not grow."""
+    size = Size(videos=max(videos))
+    with _made(size) as store:
+        _command("store", "compact", "--store", store)
+        for number in videos:
+            _say(f"train on {number:,} videos", _fresh(_train, store, size, number))
 
 
-def write_files(root: Path, size: Size, workers: int = 2) -> None:
-    """Every table as runs leave it: a file per video and backend, labels by shard and run."""
-    ids = video_ids(size)
-    starts = range(0, len(ids), _AT_ONCE)
-    with ProcessPoolExecutor(workers) as pool:
-        made = pool.map(_write_batch, [root] * len(starts), [size] * len(starts), starts)
-        labels = dict(zip(starts, made, strict=True))
-    _write_runs(Store(root), size, ids, labels)
-    _write_attempts(Store(root), size, ids)
+@contextmanager
+def _made(size: Size) -> Iterator[Path]:
+    """The store in a scratch folder; $VSA_BIG_STORE names one that was made before, to copy."""
+    with scratch() as folder:
+        store = folder / "store"
+        if given := os.environ.get("VSA_BIG_STORE"):
+            shutil.copytree(given, store)
+        else:
+            _, spent = timed(lambda: write_files(store, size))
+            print(f"  made in {spent.wall:.0f} s")
+        yield store
 
 
-def _write_batch(root: Path, size: Size, start: int) -> pa.Table:
-    made = _made(size, start)
-    for (table, part), rows in made.tables.items():
-        folder = root / table / part if part else root / table
-        folder.mkdir(parents=True, exist_ok=True)
-        for video, own in _by_video(rows):
-            facts = {"vsa.schema": TABLES[table].tag, "vsa.key": video, "vsa.fingerprint": "made"}
-            # Straight to the disk: a commit of each, checked and flushed, would take minutes more.
-            pq.write_table(
-                own.replace_schema_metadata(facts),
-                folder / f"{video}.parquet",
-                compression="zstd",
-                write_page_checksum=True,
-            )
-    return made.labels
-
-
-def _by_video(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    runs = rows["video_id"].combine_chunks().dictionary_encode()
-    numbers = runs.indices.to_numpy()
-    bounds = [*np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), len(numbers)]
-    for first, stop in itertools.pairwise(bounds):
-        yield runs[first].as_py(), rows.slice(first, stop - first)
-
-
-def _made(size: Size, start: int) -> Made:
-    """Videos from `start` on, with all their rows."""
-    rng = np.random.default_rng([size.seed, start])
-    videos = video_ids(size)[start : start + _AT_ONCE]
-    failed = rng.random(len(videos)) < 0.01
-    counts = np.where(failed, 0, rng.poisson(size.segments, len(videos)))
-    video = np.repeat(np.arange(len(videos)), counts)
-    n = len(video)
-    at = np.concatenate([np.arange(c) for c in counts]) if n else np.zeros(0, np.intp)
-    begins = at * 4000 + rng.integers(0, 500, n)
-    ends = begins + rng.integers(1000, 3500, n)
-    named = np.array(videos)[video]
-    names = [f"{v}-{a}-{b}" for v, a, b in zip(named, begins.tolist(), ends.tolist(), strict=True)]
-    truth = rng.choice(3, n, p=[0.25, 0.45, 0.3])
-    texts = _texts(rng, truth)
-    about = [_video(size, start + i, v, bool(failed[i])) for i, v in enumerate(videos)]
-    tables = {("videos", ""): table_from_rows("videos", about)}
-    base = {"video_id": pa.array(named), "segment_id": pa.array(names)}
-    span = {"start_ms": pa.array(begins), "end_ms": pa.array(ends), "text": pa.array(texts)}
-    spoken = {"text_source": _same("captions", n), "language": _same("en", n)}
-    index = {"index": pa.array(at.astype(np.int32))}
-    tables["segments", ""] = _table("segments", {**base, **index, **span, **spoken})
-    tables["transcripts", ""] = _table(
-        "transcripts",
-        {"video_id": base["video_id"], **index, **span, "words": None, **spoken},
-    )
-    embedded = (rng.random(len(videos)) < size.embedded)[video]
-    votes, present = {}, {}
-    for modality in MODALITIES:
-        probs, here = _votes(rng, truth, modality)
-        votes[modality], present[modality] = probs, here
-        tables |= _seen(base, modality, probs, here, rng)
-        if (some := np.flatnonzero(embedded & here)).size:
-            tables |= _vectors(base, modality, truth, some, rng)
-    return Made(tables, _labels(base, span, spoken, about, video, votes, present))
-
-
-def _texts(rng: np.random.Generator, truth: NDArray[np.intp]) -> list[str]:
-    """Lines of 6 to 16 words, the common ones far more often."""
-    words = _words()
-    sizes = rng.integers(6, 17, len(truth))
-    flat = np.minimum(rng.zipf(1.2, int(sizes.sum())), len(words)) - 1
-    stops = np.cumsum(sizes).tolist()
-    chosen = [words[i] for i in flat.tolist()]
-    return [" ".join(chosen[a:b]) for a, b in zip([0, *stops], stops, strict=False)]
-
-
-def _words() -> list[str]:
-    draw = random.Random(1)
-    letters = "etaoinshrdlucmfwypvbgk"
-    return ["".join(draw.choices(letters, k=draw.randint(2, 9))) for _ in range(5000)]
-
-
-def _same(value: str, n: int) -> pa.Array:
-    return pa.array([value]).take(pa.array(np.zeros(n, np.int32)))
-
-
-def _table(name: str, columns: dict[str, Any]) -> pa.Table:
-    schema = TABLES[name].schema
-    n = len(next(iter(columns.values())))
-    arrays = [
-        pa.nulls(n, field.type)
-        if columns[field.name] is None
-        else columns[field.name].cast(field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _lists(values: NDArray[np.float32], kind: pa.DataType, valid: NDArray[np.bool_]) -> pa.Array:
-    """Rows (n, K) as fixed lists, null where not `valid`."""
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(values).ravel()), type=kind, mask=pa.array(~valid)
+def _say(what: str, spent: Mapping[str, float]) -> None:
+    print(
+        f"  {what}: {spent['wall']:.2f} s, {spent['cpu']:.2f} s of processor time, "
+        f"peak {spent['peak_mb']:.0f} MB",
+        flush=True,
     )
 
 
-def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float32]:
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
+def _command(*arguments: Any) -> dict[str, float]:
+    """A whole `vsa` command, start and imports included."""
+    begun = time.perf_counter()
+    process = subprocess.Popen([VSA, *arguments], stdout=subprocess.DEVNULL)
+    _, code, used = os.wait4(process.pid, 0)
+    if code:
+        raise SystemExit(f"vsa {arguments[0]} ended with {code}")
+    wall, cpu = time.perf_counter() - begun, used.ru_utime + used.ru_stime
+    return {"wall": wall, "cpu": cpu, "peak_mb": used.ru_maxrss / 1000}
 
 
-def _votes(
-    rng: np.random.Generator, truth: NDArray[np.intp], modality: Modality
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    n = len(truth)
-    logits = rng.normal(size=(n, 3))
-    logits[np.arange(n), truth] += _SURE[modality]
-    return _softmax(1.5 * logits), rng.random(n) >= _ABSENT[modality]
+def _fresh(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
+    """What some work measures in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(work, *arguments).result()
 
 
-def _emotions(rng: np.random.Generator, probs: NDArray[np.float32]) -> NDArray[np.float32]:
-    logits = rng.normal(size=(len(probs), len(EMOTIONS)))
-    logits[np.arange(len(probs)), _EMOTION_OF[probs.argmax(axis=1)]] += 2
-    return _softmax(logits)
+def _spent(work: Callable[[], Any]) -> dict[str, float]:
+    _, spent = timed(work)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return {"wall": spent.wall, "cpu": spent.cpu, "peak_mb": peak}
 
 
-def _seen(
-    base: dict[str, Any],
-    modality: Modality,
-    probs: NDArray[np.float32],
-    here: NDArray[np.bool_],
-    rng: np.random.Generator,
-) -> dict[tuple[str, str], pa.Table]:
-    """The predictions of one backend."""
-    n, kind = len(here), TABLES["predictions"].schema
-    face = modality is Modality.FACE
-    columns: dict[str, Any] = {
-        **base,
-        "modality": _same(modality.value, n),
-        "backend": _same(BACKENDS[modality], n),
-        "status": pa.array(np.where(here, "ok", "absent")),
-        "sentiment_probs": _lists(probs, kind.field("sentiment_probs").type, here),
-        "emotion_probs": _lists(_emotions(rng, probs), kind.field("emotion_probs").type, here),
-        "people": pa.array(here.astype(np.int32)) if face else None,
-        "track": pa.array(np.zeros(n, np.int32), mask=~here) if face else None,
-        "speaks": pa.array(np.zeros(n, bool), mask=~here) if face else None,
-        "note": None,
-    }
-    return {("predictions", Store.part_of(BACKENDS[modality])): _table("predictions", columns)}
+def _files(store: Path) -> int:
+    return sum(1 for path in store.rglob("*.parquet"))
 
 
-def _vectors(
-    base: dict[str, Any],
-    modality: Modality,
-    truth: NDArray[np.intp],
-    rows: NDArray[np.intp],
-    rng: np.random.Generator,
-) -> dict[tuple[str, str], pa.Table]:
-    """The embeddings of some rows: noise around a place of each class."""
-    width = WIDTHS[modality]
-    places = (
-        np.random.default_rng(width).normal(size=(3, width)).astype(np.float32) * 3 / width**0.5
-    )
-    vectors = rng.standard_normal((len(rows), width), np.float32) + places[truth[rows]]
-    offsets = np.arange(0, vectors.size + 1, width, dtype=np.int32)
-    columns = {
-        **{name: column.take(pa.array(rows)) for name, column in base.items()},
-        "modality": _same(modality.value, len(rows)),
-        "backend": _same(BACKENDS[modality], len(rows)),
-        "embedding": pa.ListArray.from_arrays(
-            pa.array(offsets), pa.array(vectors.ravel()), type=TABLES["embeddings"].schema[4].type
-        ),
-    }
-    return {("embeddings", Store.part_of(BACKENDS[modality])): _table("embeddings", columns)}
+def _bytes(store: Path) -> int:
+    return sum(path.stat().st_size for path in store.rglob("*.parquet"))
 
 
-def _video(size: Size, number: int, video: str, failed: bool) -> dict[str, Any]:
-    channel = number * 7919 % _CHANNELS
-    return {
-        "video_id": video,
-        "status": "error" if failed else "ok",
-        "note": "it does not open (moov atom not found)" if failed else None,
-        "channel_id": f"UC{channel:022d}",
-        "channel": f"Channel {channel}",
-        "source_url": f"https://video.example/watch?v={number:06d}",
-        "title": f"Episode {number}: what happened this week",
-        "published_at": _FIRST_DAY + timedelta(hours=2.4 * number),
-        "duration_ms": None if failed else 4000 * size.segments,
-        "language": "en",
-        "media_path": f"/media/{video}.mp4",
-        "media_bytes": 50_000_000 + number,
-        "media_mtime_ns": 1_700_000_000_000_000_000 + number,
-        "captions_kind": None if failed else "captions",
-        "sha256": f"{number:064x}",
-        "width": 640,
-        "height": 360,
-        "fps": 25.0,
-        "has_video": not failed,
-        "has_audio": not failed,
-        "source_id": f"{number:016x}",
-        "view_count": 1000 + number,
-    }
+def _sizes(store: Path) -> str:
+    return ", ".join(f"{table} {_bytes(store / table) / 1e6:.0f} MB" for table in _TABLES)
 
 
-def _labels(
-    base: dict[str, Any],
-    span: dict[str, Any],
-    spoken: dict[str, Any],
-    about: Sequence[dict[str, Any]],
-    video: NDArray[np.intp],
-    votes: dict[Modality, NDArray[np.float32]],
-    present: dict[Modality, NDArray[np.bool_]],
-) -> pa.Table:
-    """What a run says of the segments: the product of the votes; `run_id` is set by the run."""
-    n, schema = len(video), TABLES["labels"].schema
-    here = np.stack([present[m] for m in MODALITIES], axis=1)
-    logs = sum(np.where(present[m][:, None], np.log(votes[m]), 0) for m in MODALITIES)
-    probs = _softmax(logs)
-    label = probs.argmax(axis=1)
-    own = np.stack([votes[m].argmax(axis=1) for m in MODALITIES], axis=1)
-    sure = here & np.stack([votes[m].max(axis=1) >= 0.5 for m in MODALITIES], axis=1)
-    same = np.array([len(set(row[ok].tolist())) for row, ok in zip(own, sure, strict=True)])
-    agreement = np.select(
-        [here.sum(axis=1) == 1, sure.sum(axis=1) < 2, same == 1],
-        ["single", "uncertain", "agree"],
-        "disagree",
-    )
-    emotion = _softmax(np.eye(len(EMOTIONS))[_EMOTION_OF[label]] * 3)
-    from_video = {
-        name: pa.array([row[name] for row in about], schema.field(name).type).take(pa.array(video))
-        for name in ("channel_id", "title", "published_at")
-    }
-    columns: dict[str, Any] = {
-        "run_id": _same("-", n),
-        **base,
-        **from_video,
-        **span,
-        **spoken,
-        "people": pa.array(present[Modality.FACE].astype(np.int32)),
-        "sentiment": pa.array(np.array([s.value for s in SENTIMENTS])[label]),
-        "emotion": pa.array(np.array([e.value for e in EMOTIONS])[_EMOTION_OF[label]]),
-        "sentiment_probs": _lists(probs, schema.field("sentiment_probs").type, np.ones(n, bool)),
-        "emotion_probs": _lists(emotion, schema.field("emotion_probs").type, np.ones(n, bool)),
-        "confidence": pa.array(probs.max(axis=1)),
-        "origin": pa.array(np.where(agreement == "agree", "consensus", "fusion")),
-        "agreement": pa.array(agreement),
-        "backends": pa.array([list(BACKENDS.values())]).take(pa.array(np.zeros(n, np.int32))),
-        "model_id": _same("0" * 12, n),
-        "config_id": _same("0" * 12, n),
-    }
-    for m in MODALITIES:
-        said = np.array([s.value for s in SENTIMENTS])[votes[m].argmax(axis=1)]
-        silent = ~present[m] | (votes[m].max(axis=1) < 0.5)
-        columns[f"{m}_vote"] = pa.array(said, mask=silent)
-        weight = (present[m] / here.sum(axis=1)).astype(np.float32)
-        columns[f"{m}_attention"] = pa.array(weight, mask=~present[m])
-    return _table("labels", columns)
+def _shipped() -> list[str]:
+    from vsa_core.query import shipped
+
+    return [query.name for query in shipped()]
 
 
-def _write_runs(store: Store, size: Size, ids: Sequence[str], labels: dict[int, pa.Table]) -> None:
-    """A first run over most, one a night over the rest, a second one over a part; reviews."""
-    nightly = max(1, size.videos * 3 // (10 * _NIGHTS))
-    first = len(ids) - nightly * _NIGHTS
-    spans = [
-        (0, first),
-        *((first + nightly * i, first + nightly * (i + 1)) for i in range(_NIGHTS)),
-    ]
-    spans.append((first // 2, first // 2 + max(1, size.videos // 20)))
-    whole = pa.concat_tables(labels[start] for start in sorted(labels))
-    where = {video: (own, n) for video, own, n in _places(whole)}
-    draw = random.Random(size.seed)
-    for number, (begin, end) in enumerate(spans):
-        run_id = f"r{number:012x}"
-        counts: Counter[tuple[str, str]] = Counter()
-        for shard, at in enumerate(range(begin, end, _SHARD_VIDEOS)):
-            own = [where[v] for v in ids[at : min(at + _SHARD_VIDEOS, end)] if v in where]
-            if not own:
-                continue
-            rows = pa.concat_tables(whole.slice(first, n) for first, n in own).combine_chunks()
-            rows = rows.set_column(0, TABLES["labels"].schema[0], _same(run_id, rows.num_rows))
-            rows = rows.cast(TABLES["labels"].schema)  # joining forgets what elements are called
-            store.commit("labels", f"{shard:04d}", rows, "made", part=run_id)
-            counts.update(
-                zip(rows["agreement"].to_pylist(), rows["origin"].to_pylist(), strict=True)
-            )
-            if shard % 4 == 0:
-                _write_reviews(store, f"{run_id}-{shard}", rows, number, draw)
-        _write_run(store, run_id, number, end - begin, counts)
+def _settings(strategy: Any = "late-mean") -> Settings:
+    models = {modality: NamedModel(name=name) for modality, name in BACKENDS.items()}
+    return Settings(backends=models, fusion=Fusion(strategy=strategy))
 
 
-def _places(rows: pa.Table) -> Iterator[tuple[str, int, int]]:
-    at = 0
-    for video, own in _by_video(rows):
-        yield video, at, own.num_rows
-        at += own.num_rows
+def _anything_new(root: Path, size: Size) -> dict[str, float]:
+    from vsa_core.predict import made_from_segments
+    from vsa_core.store import Store
+
+    def look() -> int:
+        store = Store(root)
+        videos, segments = store.refs("videos"), store.refs("segments")
+        seen = {b: store.refs("predictions", store.part_of(b)) for b in BACKENDS.values()}
+        stands = 0
+        for video in video_ids(size):
+            if video in videos and (cut := segments.get(video)) is not None:
+                stands += all(
+                    video in refs
+                    and refs[video].fingerprint == made_from_segments(cut.fingerprint, backend)
+                    for backend, refs in seen.items()
+                )
+        return stands
+
+    return _spent(look)
 
 
-def _write_reviews(store: Store, key: str, rows: pa.Table, day: int, draw: random.Random) -> None:
-    given = []
-    for i in sorted(draw.sample(range(rows.num_rows), min(20, rows.num_rows))):
-        [row] = rows.slice(i, 1).select(["video_id", "segment_id"]).to_pylist()
-        given.append(
-            {
-                **row,
-                "review_id": f"{key}-{i}",
-                "sentiment": draw.choice(SENTIMENTS).value,
-                "emotion": None,
-                "reviewer": "ann",
-                "reviewed_at": datetime(2026, 2, 1, tzinfo=UTC) + timedelta(days=day, hours=12),
-                "reason": None,
-            }
-        )
-    store.commit("reviews", key, table_from_rows("reviews", given), "made")
+def _status(root: Path) -> dict[str, float]:
+    from vsa_core.cli import status
+    from vsa_core.store import Store
+
+    return _spent(lambda: status.summary(Store(root)))
 
 
-def _write_run(
-    store: Store, run_id: str, day: int, videos: int, counts: Counter[tuple[str, str]]
-) -> None:
-    finished = datetime(2026, 2, 1, 3, tzinfo=UTC) + timedelta(days=day)
-    by_agreement: Counter[str] = Counter()
-    by_origin: Counter[str] = Counter()
-    for (agreement, origin), n in counts.items():
-        by_agreement[agreement] += n
-        by_origin[origin] += n
-    curve = [
-        {"threshold": i / 20, "coverage": 1 - i / 25, "risk": 0.1 / (i + 1)} for i in range(20)
-    ]
-    estimate = {"value": 0.83, "low": 0.8, "high": 0.86, "level": 0.95, "method": "agreement",
-                "reviewed": 0}  # fmt: skip
-    metrics = {
-        "strategy": "crossview-attention",
-        "notes": [],
-        "targets": {"sentiment": {"decides": "experts", "votes_association_z": 900.0}},
-        "knowing": {"targets": {"sentiment": {"estimate": estimate, "curve": curve}},
-                    "warnings": []},
-    }  # fmt: skip
-    row = {
-        "run_id": run_id,
-        "status": "complete",
-        "started_at": finished - timedelta(hours=2),
-        "finished_at": finished,
-        "seconds": 7200.0,
-        "sources": ["channels.yaml"],
-        "profile": "standard",
-        "config": json.dumps({"backends": {m.value: {"name": b} for m, b in BACKENDS.items()}}),
-        "config_id": "0" * 12,
-        "fingerprint": run_id[1:],
-        "backends": list(BACKENDS.values()),
-        "model_id": "0" * 12,
-        "model_card": f"models/{'0' * 12}/card.json",
-        "videos": videos,
-        "videos_failed": 0,
-        "segments": by_origin.total(),
-        "counts": json.dumps({"agreement": by_agreement, "origins": by_origin}),
-        "metrics": json.dumps(metrics),
-        "failures": [],
-        "version": "0",
-    }
-    store.commit("runs", run_id, table_from_rows("runs", [row]), run_id[1:])
+def _ask(root: Path, name: str) -> dict[str, float]:
+    from vsa_core.query import ask, shipped_query
+    from vsa_core.store import Store
+
+    query = shipped_query(name)
+    return _spent(lambda: list(ask(Store(root), query.sql, query.defaults).rows()))
 
 
-def _write_attempts(store: Store, size: Size, ids: Sequence[str]) -> None:
-    """A first pass over each channel, and one a night."""
-    nightly = max(1, size.videos * 3 // (10 * _NIGHTS))
-    first = len(ids) - nightly * _NIGHTS
-    batches: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for number, video in enumerate(ids):
-        night = 0 if number < first else 1 + (number - first) // nightly
-        channel = number * 7919 % _CHANNELS
-        batches.setdefault((channel, night), []).append(
-            {
-                "attempt_id": f"{number:016x}-1",
-                "source_id": f"{number:016x}",
-                "channel": f"channel-{channel}",
-                "url": f"https://video.example/watch?v={number:06d}",
-                "title": f"Episode {number}: what happened this week",
-                "published_at": _FIRST_DAY + timedelta(hours=2.4 * number),
-                "state": "labelled",
-                "kind": None,
-                "reason": None,
-                "number": 1,
-                "video_id": video,
-                "tried_at": datetime(2026, 2, 1, tzinfo=UTC) + timedelta(days=night),
-            }
-        )
-    for (channel, night), rows in batches.items():
-        key = f"channel-{channel}-{night}"
-        store.commit("attempts", key, table_from_rows("attempts", rows), "made")
+def _close(root: Path, size: Size) -> dict[str, float]:
+    from vsa_core import runs
+    from vsa_core.store import Store
+
+    setattr(runs, "backend_ids", lambda _: BACKENDS)  # noqa: B010 - made ones, nothing loads them
+    ids, store = video_ids(size), Store(root)
+    run_id = max((len(list(p.iterdir())), p.name) for p in (root / "labels").iterdir())[1]
+
+    def work() -> None:
+        runs.identify(str(root), ids, "late-mean", _settings())
+        runs.summarise(store, run_id, ids, _settings())
+
+    return _spent(work)
+
+
+def _label(root: Path, size: Size, whole: bool = False) -> dict[str, float]:
+    from vsa_core.fusion import FusionModel
+    from vsa_core.fusion.resolve import resolve
+    from vsa_core.store import Store
+
+    ids = sorted(video_ids(size))
+    shards = [ids[at : at + _SHARD] for at in range(0, len(ids), _SHARD)]
+    model, run_id = FusionModel("late-mean", None, None), "rlabel"
+    some = enumerate(shards) if whole else [(len(shards) // 2, shards[len(shards) // 2])]
+
+    def work() -> None:
+        for number, shard in some:
+            resolve(Store(root), run_id, number, shard, BACKENDS, model, _settings())
+
+    spent = _spent(work)
+    shutil.rmtree(root / "labels" / run_id)
+    return spent
+
+
+def _agreement() -> dict[str, float]:
+    from vsa_core.agree import agreement
+
+    rng = np.random.default_rng(0)
+    probs = rng.standard_exponential((_SEGMENTS, 3, 3), np.float32)
+    probs /= probs.sum(axis=2, keepdims=True)
+    probs[rng.random((_SEGMENTS, 3)) < 0.2] = np.nan
+    return _spent(lambda: agreement(probs, 0.5))
+
+
+def _train(root: Path, size: Size, videos: int) -> dict[str, float]:
+    from vsa_core.fusion.train import train_fusion
+    from vsa_core.store import Store
+
+    ids = video_ids(size)[:videos]
+    return _spent(lambda: train_fusion(Store(root), ids, BACKENDS, _settings("crossview")))

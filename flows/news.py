@@ -80,8 +80,16 @@ def groups(
     return list(found.values())
 
 
-def look_at_new(group: Group, root: str, known: Mapping[str, Known]) -> tuple[Looked, int]:
+def look_at_new(
+    group: Group, root: str, known: Mapping[str, Known], *, retry: bool = False
+) -> tuple[Looked, int]:
     """Every stage before fusion over what is new in a group's channels.
+
+    Args:
+        group: the channels.
+        root: of the store.
+        known: what the archive knows of addresses.
+        retry: also what was refused or tried too often.
 
     Returns:
         What became of it, and how many addresses that was; a channel that cannot be listed is a
@@ -95,6 +103,7 @@ def look_at_new(group: Group, root: str, known: Mapping[str, Known]) -> tuple[Lo
                 "channel": list(group.channels),
                 "settings": filtered,
                 "known": unmapped(dict(known)),
+                "retry": unmapped(retry),
             },
         )
         news: list[News] = [future.result() for future in futures]

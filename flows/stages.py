@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Task, unmapped
+from prefect.futures import as_completed
 
-from flows.runners import Runner
+from flows.runners import Runner, here
 from tasks.ingest import FetchResult, fetch, ingest
 from tasks.predict import predict
 from tasks.reports import Progress
@@ -19,11 +20,12 @@ from tasks.transcribe import transcribe
 from vsa_core.archive import AD_HOC, Attempt, Known, State, record
 from vsa_core.backends import BACKENDS
 from vsa_core.config import Settings
+from vsa_core.forget import forgotten
 from vsa_core.ingest import Found
 from vsa_core.ingest.media_folder import evict, make_room, media_folder
 from vsa_core.ingest.web import Fetched, Outcome
 from vsa_core.labels import Modality
-from vsa_core.progress import begin
+from vsa_core.progress import advance, begin
 from vsa_core.runs import backend_ids
 from vsa_core.standing import standing
 from vsa_core.store import Store
@@ -31,6 +33,7 @@ from vsa_core.transcripts.asr import TRANSCRIBERS
 
 # The slowest first: what is left at the end is short then.
 _ORDER = (Modality.FACE, Modality.TEXT, Modality.AUDIO)
+_FORGOTTEN = "it was to be forgotten (`vsa forget`), and is not taken in again"
 _STATES = {
     Outcome.REFUSED: State.REFUSED,
     Outcome.FAILED: State.FAILED,
@@ -56,6 +59,30 @@ class Looked:
     passed_over: list[Failure] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What every batch of a run shares; arguments of `look`, and how far it is."""
+
+    settings: Settings
+    store: Store
+    over: Runner
+    known: Mapping[str, Known]
+    channels: Mapping[str, str]
+    shard_size: int
+    progress: Progress
+    looked: Looked
+
+    def mapped(
+        self,
+        stages: Sequence[Task[..., Any]],
+        items: Sequence[Any],
+        tell: Callable[[int], None] | None = None,
+    ) -> list[Any]:
+        """Results of stages that do not need one another, mapped over all items in shards."""
+        root = self.store.location
+        return _mapped(stages, items, self.settings, root, self.over, self.shard_size, tell)
+
+
 def look(
     found: Sequence[Found],
     settings: Settings,
@@ -78,24 +105,23 @@ def look(
         BackendError: a model cannot be loaded.
         StoreError: a table does not read, the disk is full.
     """
-    store = Store(root)
-    stand = standing(found, settings, store, backend_ids(settings))
-    todo = [one for one in found if one.video_id not in stand]
-    looked = Looked()
-    done = {one.video_id for one in found} & stand
+    store, looked = Store(root), Looked()
+    asked = _remembered(found, store, looked)
+    stand = standing(asked, settings, store, backend_ids(settings))
+    todo = [one for one in asked if one.video_id not in stand]
     # A shard is one task per stage; however many videos, there are about `max_shards` of them.
     size = max(settings.run.shard_videos, -(-len(todo) // settings.run.max_shards))
     stages = 3 + len(settings.backends)
     progress = Progress(len(todo) * stages)
+    run = _Run(settings, store, over, known, channels or {}, size, progress, looked)
     files = [one for one in todo if one.item is None]
     web = split([one for one in todo if one.item is not None], settings.download.batch_videos)
-    by_source: dict[str, str] = {}
+    went: dict[str, str] = {}
     for batch in [*([files] if files else []), *web]:
-        batch_done = _batch(batch, settings, root, over, size, progress, looked, known, channels)
-        by_source |= batch_done
-        done |= set(batch_done.values())
-        looked.new += len(set(batch_done.values()) - stand)
-    ids = [by_source.get(_key(one), one.video_id) for one in found]
+        went |= _batch(run, batch)
+    looked.new = len(set(went.values()) - stand)
+    ids = [went.get(_key(one), one.video_id) for one in asked]
+    done = stand | set(went.values())
     looked.video_ids = [video_id for video_id in dict.fromkeys(ids) if video_id in done]
     progress.close()
     return looked
@@ -105,55 +131,48 @@ def _key(found: Found) -> str:
     return found.item.source_id if found.item else found.path
 
 
-def _batch(
-    batch: Sequence[Found],
-    settings: Settings,
-    root: str,
-    over: Runner,
-    size: int,
-    progress: Progress,
-    looked: Looked,
-    known: Mapping[str, Known],
-    channels: Mapping[str, str] | None,
-) -> dict[str, str]:
+def _remembered(found: Sequence[Found], store: Store, looked: Looked) -> list[Found]:
+    """What was found, without what the store was told to forget."""
+    ids = {one.video_id for one in found} | {one.item.source_id for one in found if one.item}
+    gone = forgotten(store, ids)
+    kept = []
+    for one in found:
+        if one.video_id in gone or (one.item and one.item.source_id in gone):
+            looked.passed_over.append(Failure("", one.path, _FORGOTTEN))
+        else:
+            kept.append(one)
+    return kept
+
+
+def _batch(run: _Run, batch: Sequence[Found]) -> dict[str, str]:
     """All stages over one batch; returns the video's id by address or path of what went through."""
-    store = Store(root)
     missed: list[Fetched] = []
+    media = media_folder(run.store.location, run.settings)
     if any(one.item is not None for one in batch):
-        media = media_folder(store.location, settings)
-        make_room(media, settings, store)
-        answers: list[FetchResult] = _mapped([fetch], batch, settings, root, over, size)
+        make_room(media, run.settings, run.store)
+        answers: list[FetchResult] = run.mapped([fetch], batch)
         batch = [one for answer in answers for one in answer.found]
         missed = [one for answer in answers for one in answer.missed]
-    through = _stages(batch, settings, root, over, size, progress, looked)
-    done = {_key(one): one.video_id for one in batch if one.video_id in through}
-    _archive(store, batch, through, missed, looked, known, channels or {})
-    if not settings.download.keep_media:
+        # The same content under another address is known by what was fetched only.
+        batch = _remembered(batch, run.store, run.looked)
+    through = _stages(run, batch)
+    _archive(run, batch, through, missed)
+    if not run.settings.download.keep_media:
         for one in batch:
             if one.item is not None and one.video_id in through:
-                evict(media_folder(store.location, settings), Path(one.path))
-    return done
+                evict(media, Path(one.path))
+    return {_key(one): one.video_id for one in batch if one.video_id in through}
 
 
-def _stages(
-    batch: Sequence[Found],
-    settings: Settings,
-    root: str,
-    over: Runner,
-    size: int,
-    progress: Progress,
-    looked: Looked,
-) -> set[str]:
+def _stages(run: _Run, batch: Sequence[Found]) -> set[str]:
     """Ids of the videos of a batch that every stage went through."""
     # The same content at two addresses is one video.
     unique = list({one.video_id: one for one in batch}.values())
 
     def stage(tasks: Sequence[Task[..., ShardResult]], items: Sequence[Any]) -> list[str]:
-        results: list[ShardResult] = _mapped(
-            tasks, items, settings, root, over, size, progress.advance
-        )
-        for result in results:
-            looked.failures += [f for f in result.failures if f not in looked.failures]
+        results: list[ShardResult] = run.mapped(tasks, items, run.progress.advance)
+        failures = {(f.video_id, f.reason): f for result in results for f in result.failures}
+        run.looked.failures += failures.values()
         done = dict.fromkeys(video_id for result in results for video_id in result.done)
         order = [getattr(item, "video_id", item) for item in items]
         return [video_id for video_id in order if video_id in done]
@@ -163,9 +182,11 @@ def _stages(
     TRANSCRIBERS.unload()  # the memory of one stage's models is the next one's
     cut = stage([segment], spoken)
     # What one modality fails at, the others still label.
-    stage([predict[modality] for modality in _ORDER if modality in settings.backends], cut)
+    seen = stage(
+        [predict[modality] for modality in _ORDER if modality in run.settings.backends], cut
+    )
     BACKENDS.unload()
-    return set(cut)
+    return set(seen)
 
 
 def _mapped(
@@ -184,25 +205,26 @@ def _mapped(
     for stage in stages:
         begin(stage.name, len(items))
     arguments = {"shard": shards, "settings": unmapped(settings), "root": unmapped(root)}
+    work = [(stage.name, shard) for stage in stages for shard in shards]
     futures = [future for stage in stages for future in over.map(stage, arguments)]
-    results = []
-    for number, future in enumerate(futures):
-        results.append(future.result())
+    number = {future.task_run_id: k for k, future in enumerate(futures)}
+    results: dict[int, Any] = {}
+    for future in as_completed(futures):
+        k = number[future.task_run_id]
+        name, shard = work[k]
+        results[k] = future.result()
+        if not here(over):
+            advance(name, len(shard))
         if tell is not None:
-            tell(len(shards[number % len(shards)]))
-    return results
+            tell(len(shard))
+    return [results[k] for k in range(len(futures))]
 
 
 def _archive(
-    store: Store,
-    batch: Sequence[Found],
-    through: set[str],
-    missed: Sequence[Fetched],
-    looked: Looked,
-    known: Mapping[str, Known],
-    channels: Mapping[str, str],
+    run: _Run, batch: Sequence[Found], through: set[str], missed: Sequence[Fetched]
 ) -> None:
     """Write down what became of a batch's addresses, now that its videos stand in the store."""
+    looked = run.looked
     reasons = {failure.video_id: failure.reason for failure in looked.failures}
     attempts: list[Attempt] = []
     for one in batch:
@@ -222,7 +244,7 @@ def _archive(
         (looked.failures if counts else looked.passed_over).append(failure)
     by_channel: dict[str, list[Attempt]] = {}
     for attempt in attempts:
-        channel = channels.get(attempt.item.source_id, AD_HOC)
+        channel = run.channels.get(attempt.item.source_id, AD_HOC)
         by_channel.setdefault(channel, []).append(attempt)
     for channel, own in by_channel.items():
-        record(store, channel, own, known)
+        record(run.store, channel, own, run.known)

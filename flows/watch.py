@@ -26,6 +26,7 @@ def watch_channels(
     profile: str | None = None,
     config: str | None = None,
     only: list[str] | None = None,
+    retry: bool = False,
 ) -> list[dict[str, Any]]:
     """Label the videos of some channels that were not labelled before.
 
@@ -38,6 +39,8 @@ def watch_channels(
         profile: Models of channels that name no profile; null for the config's, else `embedded`.
         config: YAML file laid over each profile.
         only: Names of channels to watch; null for all of the file.
+        retry: Try again what was refused or failed too often: after filters, limits, cookies or
+            the proxy were changed.
 
     Returns:
         A summary for each group of channels that had something new.
@@ -54,7 +57,7 @@ def watch_channels(
     failed: list[RunFailedError] = []
     for group in groups(channels, profile, config, only):
         try:
-            if (summary := _watched(group, tables.location)) is not None:
+            if (summary := _watched(group, tables.location, retry)) is not None:
                 summaries.append(summary)
         except RunFailedError as error:
             failed.append(error)
@@ -69,11 +72,11 @@ def watch_channels(
     return summaries
 
 
-def _watched(group: Group, root: str) -> dict[str, Any] | None:
+def _watched(group: Group, root: str, retry: bool) -> dict[str, Any] | None:
     """The summary of a group's run; None where nothing is new."""
     started = datetime.now(UTC)
     known = archive.known(Store(root))
-    looked, asked = look_at_new(group, root, known)
+    looked, asked = look_at_new(group, root, known, retry=retry)
     if not asked:
         return None
     model = current_model(group.domain, group.settings, root)

@@ -13,7 +13,7 @@ from vsa_core.channels import Channel
 from vsa_core.config import Settings
 from vsa_core.errors import SourceError
 from vsa_core.ingest import Found
-from vsa_core.ingest.listing import listed
+from vsa_core.ingest.listing import Item, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,32 @@ class News:
 
 
 @task(name="list-channel", **STAGE)
-def list_channel(channel: Channel, settings: Settings, known: Mapping[str, Known]) -> News:
-    """The addresses of a channel that were not labelled, refused, or tried too often."""
+def list_channel(
+    channel: Channel, settings: Settings, known: Mapping[str, Known], retry: bool
+) -> News:
+    """The addresses of a channel that were not labelled, refused, or tried too often.
+
+    With `retry` those that were refused or tried too often are taken too.
+    """
     most = settings.download.max_attempts
-    settled = {source for source, one in known.items() if one.settled(most)}
+    settled = {
+        source for source, one in known.items() if (one.done if retry else one.settled(most))
+    }
     items, problems = {}, []
     for url in channel.urls:
         try:
             items.update((item.source_id, item) for item in listed(url, settings, settled))
         except SourceError as error:
             problems.append(str(error))
-    new = [item for source, item in items.items() if source not in settled]
+    # An address that should be a channel and was refused as a video may be one again tomorrow.
+    new = [
+        item
+        for source, item in items.items()
+        if source not in settled or _may_return(item, known[source])
+    ]
     found = tuple(Found(item.url, item.url, item=item) for item in new)
     return News(channel.name, len(items), found, tuple(problems))
+
+
+def _may_return(item: Item, one: Known) -> bool:
+    return item.asked and not one.done

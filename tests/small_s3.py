@@ -123,12 +123,11 @@ def faulty_s3(behind: SmallS3) -> Iterator[FaultyS3]:
             count = len(faulty.seen)
             faulty.seen.append((self.command, self.path))
             fault = faulty.fault(self.command, self.path, count)
-            length = int(self.headers.get("Content-Length", 0))
             if fault == "cut" and self.command == "PUT":
-                self.rfile.read(length // 2)
+                self.rfile.read(40)
                 self._cut()
                 return
-            body = self.rfile.read(length)
+            body = self._body()
             if fault == "hang":
                 time.sleep(3)
                 self._cut()
@@ -141,7 +140,8 @@ def faulty_s3(behind: SmallS3) -> Iterator[FaultyS3]:
             if fault == "slow":
                 time.sleep(0.3)
             target = http.client.HTTPConnection(behind.endpoint, timeout=30)
-            headers = {k: v for k, v in self.headers.items() if k.lower() != "expect"}
+            hops = ("expect", "transfer-encoding", "content-length")
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in hops}
             target.request(self.command, self.path, body, headers)
             answer = target.getresponse()
             contents = answer.read()
@@ -150,6 +150,16 @@ def faulty_s3(behind: SmallS3) -> Iterator[FaultyS3]:
                 return
             self._answer(answer.status, dict(answer.getheaders()), contents, fault == "cut")
             target.close()
+
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
 
         def _answer(
             self, status: int, headers: dict[str, str], body: bytes, cut: bool = False

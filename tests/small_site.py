@@ -7,10 +7,13 @@ remembers what it was asked for, so that a test can tell how many requests somet
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -119,11 +122,17 @@ class Site:
 
 
 @contextmanager
-def small_site() -> Iterator[Site]:
-    """A site that runs."""
+def small_site(certificate: Path | None = None) -> Iterator[Site]:
+    """A site that runs; over https with a file of a certificate and its key."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
     server.daemon_threads = True
-    site = Site(f"http://127.0.0.1:{server.server_address[1]}")
+    site = Site(f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_address[1]}")
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     server.RequestHandlerClass = type("Here", (Request,), {"site": site})
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -144,3 +153,32 @@ def film(folder: Path, seconds: float = 1, name: str = "film.mp4") -> bytes:
         options={"movflags": "faststart"},
     )
     return path.read_bytes()
+
+
+def certificate(folder: Path) -> Path:
+    """A file with a key and a certificate of its own for 127.0.0.1."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "small site")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+    return path

@@ -7,7 +7,15 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from vsa_core.errors import UsageError
-from vsa_core.evaluate import Part, calibration_error, compare_to_truth, split_scores
+from vsa_core.evaluate import (
+    Part,
+    calibration_error,
+    compare_to_truth,
+    confusion_by_video,
+    f1_of,
+    interval_by_video,
+    split_scores,
+)
 
 CLASSES = ["negative", "neutral", "positive"]
 
@@ -117,3 +125,47 @@ def test_split_scores_by_hand() -> None:
     assert split_scores(truth, said, none).agreeing == Part(0, 0.0, None, None)
     assert split_scores(truth, said, none, none).disagreeing == Part(0, 0.0, None, None)
     assert split_scores(truth, said, none).disagreeing == split.all
+
+
+class TestByVideo:
+    def test_counts_and_f1_worked_out_by_hand(self) -> None:
+        truth, said = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, -1, 1])
+        counts = confusion_by_video(truth, said, np.array([0, 0, 0, 1, 1]), 3)
+        assert counts.shape == (2, 3, 4)
+        assert counts[0].tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+        assert counts[1].tolist() == [[0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]]
+        # 2/3 of class 0, 4/6 of class 1: undecided is not right; class 2 does not occur.
+        assert f1_of(counts.sum(axis=0)) == pytest.approx(2 / 3)
+        assert f1_of(counts[1], weighted=True) == pytest.approx(2 / 3)
+        assert np.isnan(f1_of(np.zeros((3, 3))))
+
+    def test_videos_that_err_together_widen_the_interval(self) -> None:
+        rng = np.random.default_rng(0)
+
+        def mean(total: np.ndarray) -> float:
+            return float(total[0] / total[1])
+
+        apart = np.column_stack([rng.binomial(10, 0.5, 40), np.full(40, 10)])
+        together = np.column_stack([10 * rng.binomial(1, 0.5, 40), np.full(40, 10)])
+        widths = []
+        for sums in (apart, together):
+            found = interval_by_video(sums, mean)
+            assert found is not None
+            assert found[0] < mean(sums.sum(axis=0)) < found[1]
+            widths.append(found[1] - found[0])
+        assert widths[1] > 2 * widths[0]
+        assert interval_by_video(apart, mean) == interval_by_video(apart, mean)
+
+    def test_it_holds_the_truth_as_often_as_it_says_also_of_few_videos(self) -> None:
+        rng = np.random.default_rng(1)
+        held = 0
+        for _ in range(200):
+            sums = np.column_stack([rng.normal(0.0, 1.0, 5), np.ones(5)])
+            found = interval_by_video(sums, lambda s: float(s[0] / s[1]), draws=200)
+            assert found is not None
+            held += found[0] <= 0 <= found[1]
+        assert 0.83 < held / 200 < 0.97
+
+    def test_one_video_or_no_figure_has_none(self) -> None:
+        assert interval_by_video(np.ones((1, 2)), lambda s: float(s[0])) is None
+        assert interval_by_video(np.ones((3, 2)), lambda s: float("nan")) is None

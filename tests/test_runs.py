@@ -11,7 +11,8 @@ import pytest
 
 from vsa_core.config import NamedModel, Settings
 from vsa_core.labels import Modality
-from vsa_core.runs import record
+from vsa_core.runs import backend_ids, identify, record, summarise
+from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
 
 FAKE = Settings(backends={Modality.TEXT: NamedModel(name="fake-text")})
@@ -63,3 +64,51 @@ def test_more_failures_than_allowed_fail_the_run(
     assert summary["status"] == row["status"] == status
     assert row["videos_failed"] == failed
     assert row["failures"] == ["a.mp4: torn"] * failed
+
+
+class TestMany:
+    """Counts and ids of a run over stored tables."""
+
+    VIDEOS = ("v1", "v2", "v3")
+
+    def put(self, root: Path) -> Store:
+        store = Store(root)
+        (backend,) = backend_ids(FAKE).values()
+        statuses = {"v1": ["ok", "ok"], "v2": ["ok", "foreign"], "v3": ["absent", "error"]}
+        for video, said in statuses.items():
+            rows = [
+                {"video_id": video, "segment_id": f"{video}-{i}", "modality": "text",
+                 "backend": backend, "status": status, "sentiment_probs": None,
+                 "emotion_probs": None, "people": None, "track": None, "speaks": None,
+                 "note": None}
+                for i, status in enumerate(said)
+            ]  # fmt: skip
+            part = store.part_of(backend)
+            store.commit(
+                "predictions", video, table_from_rows("predictions", rows), video, part=part
+            )
+        return store
+
+    def test_statuses_of_its_own_videos_are_counted(self, tmp_path: Path) -> None:
+        store = self.put(tmp_path)
+        for joined in (False, True):
+            if joined:
+                store.compact()
+            counts = summarise(store, "r1", self.VIDEOS, FAKE)
+            assert (counts["with_text"], counts["foreign"]) == (3, 1)
+            counts = summarise(store, "r1", ["v1", "v3"], FAKE)
+            assert (counts["with_text"], counts["foreign"]) == (2, 0)
+
+    def test_joining_files_changes_no_id_and_asks_for_no_video_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = self.put(tmp_path)
+        before = identify(str(tmp_path), self.VIDEOS, "m", FAKE)
+        assert identify(str(tmp_path), [*self.VIDEOS, "v9"], "m", FAKE) != before
+        store.compact()
+
+        def find(*_: Any, **__: Any) -> None:
+            raise AssertionError("a listing says it all")
+
+        monkeypatch.setattr(Store, "find", find)
+        assert identify(str(tmp_path), self.VIDEOS, "m", FAKE) == before

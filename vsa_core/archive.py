@@ -53,6 +53,11 @@ class Known:
     kind: str | None
     channels: frozenset[str]
 
+    @property
+    def done(self) -> bool:
+        """Whether another attempt would be wrong: it is labelled, or was to be forgotten."""
+        return self.state is State.LABELLED or self.kind == FORGOTTEN
+
     def settled(self, max_attempts: int) -> bool:
         """Whether it needs no further attempt."""
         if self.state is State.FAILED:

@@ -105,7 +105,12 @@ class Download(_Section):
     cookies_file: Path | None = Field(
         None, description="Netscape cookies file, for what needs a login you are allowed to use."
     )
-    proxy: str | None = Field(None, description="http://, https:// or socks5:// proxy.")
+    proxy: str | None = Field(
+        None,
+        pattern=r"^(http|socks4a?|socks5h?)://",
+        description="http:// or socks5:// proxy; null for none: the environment's are not used. It "
+        "resolves names, so that of private addresses only those written as numbers are refused.",
+    )
     max_audio_kbps: int = Field(160, ge=32, description="Audio quality fetched at most, kbit/s.")
     max_attempts: int = Field(
         5, ge=1, description="Runs in which a failed address is tried before it is let be."

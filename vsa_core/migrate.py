@@ -6,6 +6,7 @@ made again. A migration that is cut off goes on where it stopped: what is done h
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -133,7 +134,7 @@ def check(store: Store) -> None:
         tags = ", ".join(tag for found in outdated.values() for tag in found)
         raise StoreError(
             f"{store.location} was written by an older vsa ({tags}): run `vsa store migrate "
-            f"--store {store.location}`, which keeps what is in it"
+            f"--store {shlex.quote(store.location)}`, which keeps what is in it"
         )
 
 

@@ -9,77 +9,28 @@ would overwrite what it may read.
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.fs as fs
 
-from vsa_core.config import configs_dir
 from vsa_core.errors import StoreError, UsageError
+from vsa_core.query_views import VIEWS, open_views
 from vsa_core.schemas import TABLES
 from vsa_core.store import Store, StoredFile
-
-# What can be asked for, and what a row is; a view has the columns of its table.
-VIEWS: Mapping[str, str] = {
-    "videos": "Every video, also one that failed.",
-    "transcripts": "Every caption cue or stretch of recognised speech, before it is cut.",
-    "segments": "Every span of speech.",
-    "predictions": "What each backend says of each segment alone.",
-    "embeddings": "Each segment's vector in each backend.",
-    "faces": "Every face found in a sampled frame.",
-    "labels": (
-        "The current label of each segment: of a video's finished runs the latest, and over that "
-        "what humans decided. A reviewed segment has origin `human`; where the review gives the "
-        "sentiment `confidence` is null, and the probabilities stay the model's."
-    ),
-    "label_history": "Every label of every run, also of runs that did not finish, without reviews.",
-    "reviews": "Every human decision.",
-    "runs": "Every finished run.",
-    "attempts": "Every attempt at an address of a channel, a playlist or a feed.",
-    "promotions": "Every decision about which fusion model labels.",
-}
-
-_CURRENT_LABELS = """
-CREATE VIEW labels AS
-WITH
-  latest AS (
-    SELECT h.video_id, arg_max(h.run_id, (r.finished_at, r.run_id)) AS run_id
-    FROM (SELECT DISTINCT video_id, run_id FROM label_history) AS h JOIN runs AS r USING (run_id)
-    GROUP BY h.video_id
-  ),
-  decided AS (  -- a null in a review leaves what was there: an older review's word, or the model's
-    SELECT
-      segment_id,
-      arg_max(sentiment, (reviewed_at, review_id)) AS human_sentiment,
-      arg_max(emotion, (reviewed_at, review_id)) AS human_emotion
-    FROM reviews
-    GROUP BY segment_id
-  )
-SELECT h.* REPLACE (
-  coalesce(d.human_sentiment, h.sentiment) AS sentiment,
-  coalesce(d.human_emotion, h.emotion) AS emotion,
-  CASE WHEN d.human_sentiment IS NULL THEN h.confidence END AS confidence,
-  CASE WHEN d.segment_id IS NULL THEN h.origin ELSE 'human' END AS origin
-)
-FROM label_history AS h
-JOIN latest USING (video_id, run_id)
-LEFT JOIN decided AS d ON d.segment_id = h.segment_id
-"""
 
 # A pivot makes an enum of its own first, hence MULTI.
 _READING = ("SELECT", "EXPLAIN", "MULTI")
 _BATCH_ROWS = 10_000
+_T = TypeVar("_T")
 # What DuckDB says of an Arrow dataset that fails; every other error is of the SQL.
-_FILE_ERROR = re.compile(r"reading the stream registered as '_(\w+)_\d+' failed: (.*)")
+_FILE_ERROR = re.compile(r"reading the stream registered as '_(\w+)_\w+' failed: (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,41 +96,41 @@ def ask(store: Store, sql: str, params: Mapping[str, Any] | None = None) -> Answ
     while True:
         listed = _listing(store)
         try:
-            return _answer(open_views(store, listed), sql, dict(params or {}))
+            connection = open_views(store, listed, sql)
+            answer = _answer(connection, sql, dict(params or {}))
+            return Answer(answer.schema, _then_closed(connection, answer.batches))
         except StoreError:
             # A compaction may have swapped files between listing and reading.
             if _listing(store) == listed:
                 raise
 
 
-def open_views(
-    store: Store, listed: Mapping[str, list[StoredFile]] | None = None
-) -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory that offers `VIEWS` and can touch nothing else, files least of all."""
-    connection = duckdb.connect(
-        ":memory:",
-        config={
-            "enable_external_access": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "python_enable_replacements": False,
-            # A big sort spills; the default is a folder in the current one.
-            "temp_directory": str(Path(tempfile.gettempdir()) / f"vsa-query-{os.getpid()}"),
-        },
-    )
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")  # it goes to stdout, among the rows
-    for table, files in (listed or _listing(store)).items():
-        view = "label_history" if table == "labels" else table
-        relation = _relation(connection, store.filesystem, table, files)
-        connection.execute(f"CREATE VIEW {view} AS {relation}")
-    connection.execute(_CURRENT_LABELS)
-    connection.execute("SET lock_configuration = true")
-    return connection
+def look(store: Store, work: Callable[[Callable[[str], list[dict[str, Any]]]], _T]) -> _T:
+    """What some work makes of the answers to several questions, all of one state of the store.
+
+    Args:
+        store: where to look.
+        work: is given what answers one SELECT statement over `VIEWS`; called again where files
+            were swapped meanwhile.
+
+    Raises:
+        UsageError: wrong SQL.
+        StoreError: a file of the store does not read.
+    """
+    while True:
+        listed = _listing(store)
+        try:
+            with open_views(store, listed) as connection:
+                return work(partial(_rows, connection))
+        except StoreError:
+            if _listing(store) == listed:
+                raise
 
 
 def shipped() -> list[ShippedQuery]:
     """The queries of configs/queries, by name."""
+    from vsa_core.config import configs_dir  # with pydantic and YAML, which few questions need
+
     return [_shipped_query(path) for path in sorted((configs_dir() / "queries").glob("*.sql"))]
 
 
@@ -197,39 +148,6 @@ def shipped_query(name: str) -> ShippedQuery:
 
 def _listing(store: Store) -> dict[str, list[StoredFile]]:
     return {table: store.files(table) for table in TABLES}
-
-
-def _relation(
-    connection: duckdb.DuckDBPyConnection,
-    filesystem: fs.FileSystem,
-    table: str,
-    files: list[StoredFile],
-) -> str:
-    """A SELECT over one table's files, less what newer files supersede."""
-    schema = TABLES[table].schema
-    plain = [file.path for file in files if not file.superseded]
-    parts = []
-    for number, (paths, superseded) in enumerate(
-        [(plain, ()), *(([f.path], f.superseded) for f in files if f.superseded)]
-    ):
-        name = f"_{table}_{number}"
-        source = _dataset(paths, schema, filesystem) if paths else schema.empty_table()
-        connection.register(name, source)
-        left_out = ", ".join(f"'{key}'" for key in superseded)
-        parts.append(
-            f"SELECT * FROM {name}" + (f" WHERE {files[0].key_column} NOT IN ({left_out})" if left_out else "")
-        )
-    return " UNION ALL ".join(parts)
-
-
-def _dataset(paths: list[str], schema: pa.Schema, filesystem: fs.FileSystem) -> ds.Dataset:
-    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    return ds.FileSystemDataset.from_paths(
-        paths,
-        schema=schema,
-        format=ds.ParquetFileFormat(default_fragment_scan_options=options),
-        filesystem=filesystem,
-    )
 
 
 def _answer(connection: duckdb.DuckDBPyConnection, sql: str, params: dict[str, Any]) -> Answer:
@@ -255,13 +173,14 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str, params: dict[str, A
         first = next(reader, None)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise _said_plainly(error) from error
-    return Answer(schema, _batches(connection, reader, schema, first))
+    return Answer(schema, _batches(reader, schema, first))
 
 
-def _batches(
-    connection: duckdb.DuckDBPyConnection, reader: Any, schema: pa.Schema, first: Any
-) -> Iterator[pa.RecordBatch]:
-    """The reader's batches; the connection lives as long as they are read."""
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+    return list(_answer(connection, sql, {}).rows())
+
+
+def _batches(reader: Any, schema: pa.Schema, first: Any) -> Iterator[pa.RecordBatch]:
     batch = first
     try:
         while batch is not None:
@@ -269,8 +188,14 @@ def _batches(
             batch = next(reader, None)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise _said_plainly(error) from error
-    finally:
-        connection.close()
+
+
+def _then_closed(
+    connection: duckdb.DuckDBPyConnection, batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The batches; the connection lives as long as they are read."""
+    with connection:
+        yield from batches
 
 
 def _unique_names(schema: pa.Schema) -> pa.Schema:

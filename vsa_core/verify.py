@@ -99,7 +99,7 @@ def verify(store: Store, *, repair: bool = False) -> list[str]:
 
 def _table(store: Store, spec: TableSpec, repair: bool) -> _Read:
     """What is in a table; read again where a compaction goes on meanwhile."""
-    aside: dict[str, str] = {}
+    aside: dict[tuple[str, str], str] = {}
     for _ in range(_TRIES):
         read = _Read(problems=list(aside.values()), damaged={part for part, _ in aside})
         try:

@@ -1,47 +1,73 @@
 -- Share of segments with each modality, agreement and origin: in all, by channel and by video
 WITH
+  current AS (
+    SELECT
+      video_id,
+      any_value(run_id) AS run_id,
+      count(*) AS segments,
+      count(*) FILTER (agreement = 'agree') AS agree,
+      count(*) FILTER (agreement = 'disagree') AS disagree,
+      count(*) FILTER (agreement = 'single') AS single,
+      count(*) FILTER (agreement = 'uncertain') AS uncertain,
+      count(*) FILTER (agreement = 'absent') AS absent,
+      count(*) FILTER (origin = 'consensus') AS by_consensus,
+      count(*) FILTER (origin = 'fusion') AS by_fusion,
+      count(*) FILTER (origin = 'single') AS by_single,
+      count(*) FILTER (origin = 'human') AS by_human,
+      count(*) FILTER (origin = 'none') AS unlabelled
+    FROM labels
+    GROUP BY video_id
+  ),
+  looked AS (  -- a model looks at all segments of a video, or at none
+    SELECT video_id, modality, backend, count(*) AS n
+    FROM predictions
+    WHERE status = 'ok'
+    GROUP BY ALL
+  ),
   present AS (
-    SELECT l.segment_id, list(DISTINCT p.modality) AS modalities
-    FROM labels AS l
-    JOIN predictions AS p ON p.segment_id = l.segment_id AND list_contains(l.backends, p.backend)
-    WHERE p.status = 'ok'
-    GROUP BY l.segment_id
+    SELECT
+      c.video_id,
+      coalesce(sum(p.n) FILTER (p.modality = 'text'), 0) AS with_text,
+      coalesce(sum(p.n) FILTER (p.modality = 'face'), 0) AS with_face,
+      coalesce(sum(p.n) FILTER (p.modality = 'audio'), 0) AS with_audio
+    FROM current AS c
+    JOIN runs AS r USING (run_id)
+    LEFT JOIN looked AS p ON p.video_id = c.video_id AND list_contains(r.backends, p.backend)
+    GROUP BY c.video_id
   ),
   seen AS (
     SELECT
       coalesce(v.channel, v.channel_id, '(none)') AS channel,
-      v.video_id,
       v.title,
       v.status,
-      l.segment_id,
-      l.agreement,
-      l.origin,
-      coalesce(p.modalities, []) AS modalities
+      c.* EXCLUDE (video_id),
+      p.* EXCLUDE (video_id),
+      v.video_id
     FROM videos AS v
-    LEFT JOIN labels AS l USING (video_id)
-    LEFT JOIN present AS p USING (segment_id)
+    LEFT JOIN current AS c USING (video_id)
+    LEFT JOIN present AS p USING (video_id)
   )
 SELECT
   CASE grouping(channel, video_id) WHEN 0 THEN 'video' WHEN 1 THEN 'channel' ELSE 'all' END AS level,
   channel,
   video_id,
   CASE WHEN grouping(channel, video_id) = 0 THEN any_value(title) END AS title,
-  count(DISTINCT video_id) AS videos,
-  count(DISTINCT video_id) FILTER (status = 'error') AS videos_failed,
-  count(segment_id) AS segments,
-  avg(list_contains(modalities, 'text')::INT) FILTER (segment_id IS NOT NULL) AS with_text,
-  avg(list_contains(modalities, 'face')::INT) FILTER (segment_id IS NOT NULL) AS with_face,
-  avg(list_contains(modalities, 'audio')::INT) FILTER (segment_id IS NOT NULL) AS with_audio,
-  avg((agreement = 'agree')::INT) AS agree,
-  avg((agreement = 'disagree')::INT) AS disagree,
-  avg((agreement = 'single')::INT) AS single,
-  avg((agreement = 'uncertain')::INT) AS uncertain,
-  avg((agreement = 'absent')::INT) AS absent,
-  avg((origin = 'consensus')::INT) AS by_consensus,
-  avg((origin = 'fusion')::INT) AS by_fusion,
-  avg((origin = 'single')::INT) AS by_single,
-  avg((origin = 'human')::INT) AS by_human,
-  avg((origin = 'none')::INT) AS unlabelled
+  count(*) AS videos,
+  count(*) FILTER (status = 'error') AS videos_failed,
+  coalesce(sum(segments), 0)::BIGINT AS segments,
+  sum(with_text) / sum(segments) AS with_text,
+  sum(with_face) / sum(segments) AS with_face,
+  sum(with_audio) / sum(segments) AS with_audio,
+  sum(agree) / sum(segments) AS agree,
+  sum(disagree) / sum(segments) AS disagree,
+  sum(single) / sum(segments) AS single,
+  sum(uncertain) / sum(segments) AS uncertain,
+  sum(absent) / sum(segments) AS absent,
+  sum(by_consensus) / sum(segments) AS by_consensus,
+  sum(by_fusion) / sum(segments) AS by_fusion,
+  sum(by_single) / sum(segments) AS by_single,
+  sum(by_human) / sum(segments) AS by_human,
+  sum(unlabelled) / sum(segments) AS unlabelled
 FROM seen
 GROUP BY GROUPING SETS ((), (channel), (channel, video_id))
 ORDER BY grouping(channel, video_id) DESC, channel, title, video_id

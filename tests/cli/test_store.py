@@ -44,3 +44,18 @@ def test_compact_keeps_every_row(store: Store, capsys: pytest.CaptureFixture[str
     assert "videos: 4 files → 1\n" in capsys.readouterr().out
     assert answer() == before
     assert main(["store", "verify", "--store", str(store.root)]) == 0
+
+
+def test_repair_puts_a_corrupt_file_aside(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn = store.root / "segments" / "v01.parquet"
+    torn.write_bytes(torn.read_bytes()[:-20])
+    assert main(["store", "verify", "--store", str(store.root)]) == 1
+    assert "--repair` puts it aside" in capsys.readouterr().out
+    assert main(["store", "verify", "--repair", "--store", str(store.root)]) == 1
+    aside = store.root / ".quarantine" / "segments" / "v01.parquet"
+    out = capsys.readouterr().out
+    assert f"put aside as {aside}: run the same `vsa run` again, which makes it anew" in out
+    assert aside.is_file()
+    assert not torn.exists()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.small_site import Site, film, small_site
+
 
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -43,5 +45,30 @@ def fake_config(tmp_path: Path) -> Path:
         "fusion": {"min_consensus": 10, "max_epochs": 20},
         "run": {"shard_videos": 2},
     }
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def channel_site(tmp_path: Path) -> Iterator[Site]:
+    """A site with a feed of six short talks, each a page with captions of its own."""
+    with small_site() as site:
+        items = []
+        for number in range(6):
+            body = film(tmp_path, 3 + number / 10, f"film{number}.mp4")
+            words = f"I love talk {number}." if number % 2 else f"I hate talk {number}."
+            url = site.talk(f"/talk{number}", body, words, f"Talk {number}")
+            items.append((f"Talk {number}", f"Mon, {number + 1:02} Jun 2026 12:00:00 +0000", url))
+        site.rss("/feed.xml", items)
+        yield site
+
+
+@pytest.fixture
+def web_config(fake_config: Path) -> Path:
+    """`fake_config` under which loopback may be reached, and waits are short."""
+    settings = yaml.safe_load(fake_config.read_text(encoding="utf-8"))
+    settings["sources"] = {"allow_private_addresses": True}
+    settings["download"] = {"backoff_s": 0.01, "timeout_s": 5, "retries": 1}
+    path = fake_config.with_name("web.yaml")
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path

@@ -42,7 +42,7 @@ def commands() -> list[str]:
 class Terminal:
     """Runs commands in one folder, with one environment."""
 
-    def __init__(self, folder: Path, config: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -56,7 +56,6 @@ class Terminal:
             "PREFECT_SERVER_API_PORT": str(self.port),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "VSA_TEST_CONFIG": str(config),
         }
         self.services: list[subprocess.Popen[bytes]] = []
 
@@ -123,25 +122,25 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, site: Site, fake_config: Path) -> Iterator[Terminal]:
+def terminal(tmp_path: Path, channel_site: Site, web_config: Path) -> Iterator[Terminal]:
     """A checkout's files in a folder of their own, with one channel on loopback."""
     folder = tmp_path / "checkout"
     (folder / "configs").mkdir(parents=True)
-    channels = {"channels": [{"name": "talks", "url": f"{site.url}/feed.xml"}]}
+    channels = {"channels": [{"name": "talks", "url": f"{channel_site.address}/feed.xml"}]}
     (folder / "configs" / "channels.yaml").write_text(yaml.safe_dump(channels))
     deployments = yaml.safe_load((REPO / "prefect.yaml").read_text(encoding="utf-8"))
     for deployment in deployments["deployments"]:
         if "config" in deployment["parameters"]:  # no real models, and loopback is allowed
-            deployment["parameters"]["config"] = str(fake_config)
+            deployment["parameters"]["config"] = str(web_config)
     (folder / "prefect.yaml").write_text(yaml.safe_dump(deployments))
-    opened = Terminal(folder, fake_config)
+    opened = Terminal(folder)
     try:
         yield opened
     finally:
         opened.close()
 
 
-def test_from_a_server_to_the_first_labelled_night(terminal: Terminal, site: Site) -> None:
+def test_from_a_server_to_the_first_labelled_night(terminal: Terminal, channel_site: Site) -> None:
     said = {line: terminal.type(line) for line in commands()}
     ran = said["prefect deployment run watch-channels/nightly --watch"]
     assert "Completed" in ran
@@ -168,10 +167,10 @@ def test_from_a_server_to_the_first_labelled_night(terminal: Terminal, site: Sit
     assert {"vsa-run", "vsa-sentiments", "vsa-watch"} <= {one["key"] for one in artifacts}
 
     # The second night finds nothing new, and asks for no video.
-    asked = len(site.asked)
+    asked = len(channel_site.asked)
     again = terminal.type("prefect deployment run watch-channels/nightly --watch")
     assert "Completed" in again
-    assert not [path for path in site.asked[asked:] if path.endswith(".mp4")]
+    assert not [path for path in channel_site.asked[asked:] if path.endswith(".mp4")]
     assert sum(table.num_rows for table in Store(store.root).scan("labels")) == labelled
 
     # On demand: another flow over the same store.

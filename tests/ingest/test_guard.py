@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import socket
 import subprocess
 import sys
+import time
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.ingest.conftest import settings_of
-from tests.small_site import Request, Site
+from tests.small_site import Request, Site, certificate, small_site
 from vsa_core.errors import ConfigError
 from vsa_core.ingest import guard
 from vsa_core.ingest.downloader import downloader, watch_for
@@ -179,8 +183,6 @@ def test_a_packed_page_is_unpacked_only_so_far(site: Site, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_a_packed_page_is_read(site: Site, film_bytes: bytes, tmp_path: Path, coding: str) -> None:
-    import zlib
-
     site.file("/talk.mp4", film_bytes)
     page = b'<html><head><title>T</title></head><body><video src="talk.mp4"></video></body></html>'
     body = gzip.compress(page) if coding == "gzip" else zlib.compress(page)
@@ -250,8 +252,6 @@ def test_nobody_elses_code_or_settings_are_loaded(
         "from vsa_core.ingest.web import fetch\n"
         "print(fetch(Item('a' * 16, sys.argv[1]), settings_of(), Path(sys.argv[2])).outcome)\n"
     )
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", code, site.file("/talk.mp4", film_bytes), str(tmp_path / "media")],
         env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")},
@@ -261,3 +261,28 @@ def test_nobody_elses_code_or_settings_are_loaded(
     )
     assert done.stdout.strip() == "fetched"
     assert not mark.exists()
+
+
+def test_https_is_held_to_the_same_limits(
+    film_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import certifi
+
+    def trickling(request: Request) -> None:
+        request.head(Content_Type="text/html")
+        while True:
+            request.wfile.write(b" ")
+            time.sleep(0.05)
+
+    item = Item("a" * 16, "", asked=True)
+    with small_site(certificate(tmp_path)) as site:
+        talk = replace(item, url=site.file("/talk.mp4", film_bytes))
+        unknown = fetch(talk, settings_of(), tmp_path / "media")
+        assert (unknown.outcome, unknown.kind) == (Outcome.FAILED, "certificate")
+        assert site.asked == []
+        monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "certificate.pem"))
+        assert fetch(talk, settings_of(**STRICT), tmp_path / "media").kind == "private_address"
+        assert fetch(talk, settings_of(), tmp_path / "media").path.read_bytes() == film_bytes
+        slow = replace(item, source_id="b" * 16, url=site.answer("/slow", trickling))
+        settings = settings_of(download={"time_limit_s": 0.6})
+        assert fetch(slow, settings, tmp_path / "media").kind == "time_limit"

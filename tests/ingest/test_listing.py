@@ -12,7 +12,8 @@ import pytest
 from tests.ingest.conftest import settings_of
 from tests.small_site import Request, Site, film
 from vsa_core.errors import SourceError
-from vsa_core.ingest.listing import listed, source_id
+from vsa_core.ingest.addresses import source_id
+from vsa_core.ingest.listing import listed
 from vsa_core.ingest.web import Outcome, fetch
 
 DAY = timedelta(days=1)
@@ -104,6 +105,7 @@ def test_a_feed_that_is_a_bomb_does_no_harm(site: Site, root: str) -> None:
 
 def test_a_feed_leads_nowhere_but_to_the_web(site: Site) -> None:
     odd = ["file:///etc/passwd", "javascript:alert(1)", "ftp://x/y.mp4", "http://", "https://[x"]
+    odd.append("javascript:x#__youtubedl_smuggle=%5B")
     items = [("Odd", "", url) for url in odd]
     url = site.rss("/feed.xml", [*items, ("Fine", "", f"{site.address}/talk.mp4")])
     assert [item.title for item in listed(url, settings_of())] == ["Fine"]
@@ -252,3 +254,28 @@ def test_streams_that_are_not_over_are_listed_and_not_counted(site: Site) -> Non
     ]
     items = listed(channel(site, streams=videos), settings_of(filters={"max_videos": 1}))
     assert [item.live_status for item in items] == ["is_upcoming", "is_live", "was_live"]
+
+
+def test_dates_told_in_words_are_not_taken_for_exact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ago = datetime.now(UTC) - 180 * DAY
+    stamp = {"timestamp": ago.timestamp()}
+
+    def entry(video: str) -> dict:
+        return {
+            "_type": "url",
+            "ie_key": "Youtube",
+            "id": video,
+            "url": f"https://youtu.be/{video}",
+        }
+
+    tabs = [
+        {"_type": "playlist", "entries": [{**entry(f"aaaaaaaaaa{n}"), **stamp}]} for n in range(2)
+    ]
+    told = {"_type": "playlist", "extractor_key": "YoutubeTab", "entries": tabs}
+    monkeypatch.setattr("vsa_core.ingest.listing._extracted", lambda *_: told)
+    day = (ago - 5 * DAY).date()
+    items = listed("https://www.youtube.com/@us", settings_of(filters={"published_after": day}))
+    assert [item.published_at for item in items] == [None, None]
+    assert all(item.filters.published_after == day for item in items)

@@ -49,7 +49,7 @@ def test_a_page_with_a_video_and_captions(site: Site, film_bytes: bytes, tmp_pat
     captions = read_captions(find_captions(one.path, ["en"]), video=one.path)
     assert (captions.source, captions.language) == ("captions", "en")
     told = json.loads(one.path.with_name(f"{source}.info.json").read_text())
-    assert told["title"].startswith("A talk")
+    assert told["title"] == "A talk"
     assert not {"formats", "http_headers", "cookies", "url"} & set(told)
 
 
@@ -285,7 +285,8 @@ def test_a_file_that_changed_is_not_mixed_with_the_part_of_the_old_one(
     cut = Cut(film_bytes)
     item = Item("a" * 16, site.answer("/cut.mp4", cut), asked=True)
     assert fetch(item, settings_of(download={"retries": 0}), tmp_path).path is None
-    new = film(tmp_path, 1) if told == "by its size" else film_bytes[:-8] + b"12345678"
+    short = film(tmp_path, 1)
+    new = short if told == "by its size" else short.ljust(len(film_bytes), b"\0")
     cut.body, cut.tag = new, '"one"' if told == "by its size" else '"two"'
     one = fetch(item, settings_of(), tmp_path)
     assert one.path.read_bytes() == new

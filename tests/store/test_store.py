@@ -1,4 +1,4 @@
-"""The store's guarantees: checked, atomic, found again, verified, compacted."""
+"""The store's guarantees on a disk: checked, atomic, found again, verified, compacted."""
 
 from __future__ import annotations
 
@@ -15,30 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import REPO
+from tests.store.rows import segment_rows, segments
 from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
 from vsa_core.verify import verify
-
-
-def segment_rows(video: str, count: int = 3, text: str = "words") -> list[dict[str, object]]:
-    return [
-        {
-            "video_id": video,
-            "segment_id": f"{video}-{i * 1000}-{i * 1000 + 900}",
-            "index": i,
-            "start_ms": i * 1000,
-            "end_ms": i * 1000 + 900,
-            "text": f"{text} {i}",
-            "text_source": "captions",
-            "language": None,
-        }
-        for i in range(count)
-    ]
-
-
-def segments(video: str, count: int = 3, text: str = "words") -> pa.Table:
-    return table_from_rows("segments", segment_rows(video, count, text))
 
 
 @pytest.fixture
@@ -147,12 +128,10 @@ def test_a_killed_writer_leaves_the_old_rows_and_an_orphan_that_is_swept(store: 
         import os, signal
         from vsa_core.store import Store
         os.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        from tests.store.test_store import segments
+        from tests.store.rows import segments
         Store({str(store.root)!r}).commit("segments", "v1", segments("v1", 1), "b")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], cwd=REPO
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=REPO)
     assert done.returncode == -9
     assert store.find("segments", "v1") == ref
     (problem,) = verify(store)
@@ -274,7 +253,7 @@ def test_a_compaction_killed_before_its_swap_changes_nothing_for_a_reader(
 
 def test_two_processes_committing_the_same_key_leave_one_whole_file(store: Store) -> None:
     program = f"""
-        from tests.store.test_store import segments
+        from tests.store.rows import segments
         from vsa_core.store import Store
         store = Store({str(store.root)!r})
         for i in range(40):
@@ -282,9 +261,7 @@ def test_two_processes_committing_the_same_key_leave_one_whole_file(store: Store
             store.sweep()
     """
     writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(program)], cwd=REPO
-        )
+        subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], cwd=REPO)
         for _ in range(2)
     ]
     assert [writer.wait(60) for writer in writers] == [0, 0]

@@ -330,16 +330,13 @@ def _fusion_models(actions: Any) -> None:
         "the flow does not promote the one taken back once more.",
         "vsa models fusion rollback --domain news",
     )
+    listing.add_argument(
+        "--domain", metavar="D", help="only models that were decided on for it (default: all)"
+    )
     for action in (promote, rollback):
+        action.add_argument("--domain", default="default", metavar="D", help="default: default")
         action.add_argument("--reason", metavar="TEXT", help="why, kept with the decision")
     for action in (listing, promote, rollback):
-        action.add_argument(
-            "--domain",
-            metavar="D",
-            help="only models decided on for this domain (default: all)"
-            if action is listing
-            else "whose model (default: default)",
-        )
         _add_store(action)
 
 

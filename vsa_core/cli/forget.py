@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,11 @@ def run(args: argparse.Namespace) -> int:
         return OK
     sys.stderr.write(
         f"vsa: {store.location}: not everything is well: see to the lines above"
-        + ("" if proof.clean else f" and run `vsa forget --store {store.location}` again")
+        + (
+            ""
+            if proof.clean
+            else f" and run `vsa forget --store {shlex.quote(store.location)}` again"
+        )
         + "\n"
     )
     return FAILED

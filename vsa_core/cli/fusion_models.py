@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         return _list(args)
     from vsa_core.fusion import registry
 
-    store, domain = opened_store(args.store), args.domain or registry.DEFAULT_DOMAIN
+    store, domain = opened_store(args.store), args.domain
     before = registry.history(store, domain)
     if args.fusion_action == "promote":
         reason = args.reason or "promoted by hand"

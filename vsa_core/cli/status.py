@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from vsa_core.cli import OK, opened_store
 from vsa_core.cli.confidence import estimate_line, write_levels
@@ -15,11 +16,13 @@ from vsa_core.cli.screen import cell, write_json, write_table
 if TYPE_CHECKING:
     from vsa_core.store import Store
 
+_Ask: TypeAlias = "Callable[[str], list[dict[str, Any]]]"
+
 _LAST_RUNS = 5
 _SHOWN_FAILURES = 20
 _LABEL_COLUMNS = ("sentiment", "origin", "agreement")
 
-# Each table is read once: in a store of thousands of small files that is what takes the time.
+# No row is read that can be counted without: in a store of millions that is what takes the time.
 _VIDEOS = """
 SELECT
   count(*) AS videos,
@@ -32,27 +35,25 @@ SELECT
   ) AS failures
 FROM videos
 """
-_LABELS = """
-SELECT coalesce(sentiment, 'null') AS sentiment, origin, agreement, count(*) AS n
-FROM labels GROUP BY ALL
-"""
+_LABELS = "SELECT sentiment, origin, agreement, count(*) AS n FROM labels GROUP BY ALL"
+_LACKING = "FROM predictions WHERE modality = 'text' AND status = 'foreign'"
 # Of the models that made the current labels: segments in a language their text model lacks.
-_FOREIGN = """
+_FOREIGN = f"""
 SELECT coalesce(l.language, 'unknown') AS language, count(*) AS n
-FROM predictions AS p JOIN labels AS l USING (segment_id)
-WHERE p.status = 'foreign' AND list_contains(l.backends, p.backend)
+FROM labels AS l JOIN (SELECT segment_id, backend {_LACKING}) AS p USING (segment_id)
+WHERE list_contains(l.backends, p.backend)
 GROUP BY ALL ORDER BY n DESC, language
 """
-_RUNS = f"""
-SELECT run_id, status, finished_at, seconds, profile, videos, videos_failed, segments, model_id
-FROM runs ORDER BY finished_at DESC, run_id LIMIT {_LAST_RUNS}
-"""
-_METRICS = "SELECT metrics FROM runs ORDER BY finished_at DESC, run_id LIMIT 1"
-# A review is a check of a label that did not learn from it: one given since the run began, or any
-# where the run's strategy learns nothing.
+_RUNS = "SELECT * FROM runs ORDER BY finished_at DESC, run_id"
+_SHOWN = (
+    "run_id", "status", "finished_at", "seconds", "profile", "videos", "videos_failed", "segments",
+    "model_id",
+)  # fmt: skip
+# Label by label of one run: at how many of the levels it is kept, its confidence, and whether it
+# is right. A review is a check of a label that did not learn from it: one given since the run
+# began, or any where the run's strategy learns nothing.
 _LEVELS = """
 WITH
-  latest AS (SELECT * FROM runs ORDER BY finished_at DESC, run_id LIMIT 1),
   reviewed AS (
     SELECT
       segment_id,
@@ -61,31 +62,22 @@ WITH
     FROM reviews WHERE sentiment IS NOT NULL GROUP BY segment_id
   ),
   found AS (
-    SELECT
-      coalesce(h.confidence, -1) AS confidence,
-      CASE WHEN r.first_at > latest.started_at OR latest.model_card IS NULL
-        THEN CAST(h.sentiment = r.sentiment AS INTEGER) END AS hit
-    FROM label_history AS h JOIN latest USING (run_id) LEFT JOIN reviewed AS r USING (segment_id)
+    SELECT coalesce(confidence, -1) AS confidence, {hit} AS hit
+    FROM label_history AS h {reviewed}
+    WHERE run_id = '{run_id}'
   )
 SELECT
-  level AS confidence,
-  count(*) FILTER (f.confidence >= level) / count(*) AS coverage,
-  avg(f.confidence) FILTER (f.confidence >= level) AS expected,
-  avg(hit) FILTER (f.confidence >= level) AS reviewed,
-  count(hit) FILTER (f.confidence >= level) AS reviews
-FROM found AS f, (SELECT unnest([{levels}]) AS level) GROUP BY level ORDER BY level
+  {kept} AS kept,
+  count(*) AS n,
+  sum(confidence) AS sure,
+  sum(hit) AS hits,
+  count(hit) AS reviews
+FROM found GROUP BY kept
 """
-# The last two runs of the same profile: another profile's labels differ for other reasons.
+_HIT = "CASE WHEN {counts} THEN (h.sentiment = r.sentiment)::INT END"
 _SHARES = """
-WITH
-  latest AS (SELECT profile FROM runs ORDER BY finished_at DESC, run_id LIMIT 1),
-  two AS (
-    SELECT run_id, row_number() OVER (ORDER BY finished_at DESC, run_id) AS age
-    FROM runs JOIN latest USING (profile) ORDER BY age LIMIT 2
-  )
-SELECT age, video_id, {counts}
-FROM label_history JOIN two USING (run_id) WHERE sentiment IS NOT NULL
-GROUP BY age, video_id ORDER BY age, video_id
+SELECT video_id, {counts} FROM label_history
+WHERE run_id = '{run_id}' AND sentiment IS NOT NULL GROUP BY video_id ORDER BY video_id
 """
 
 
@@ -101,34 +93,53 @@ def run(args: argparse.Namespace) -> int:
 
 def summary(store: Store) -> dict[str, Any]:
     """What `--json` prints: counts by name, the last runs, failures, files and bytes by table."""
-    from vsa_core.query import ask
+    from vsa_core.query import look
     from vsa_core.schemas import TABLES
 
-    [videos] = ask(store, _VIDEOS).rows()
-    failures = videos.pop("failures")
-    [(segments,)] = (row.values() for row in ask(store, "SELECT count(*) FROM segments").rows())
-    [(reviews,)] = (row.values() for row in ask(store, "SELECT count(*) FROM reviews").rows())
-    labels = list(ask(store, _LABELS).rows())
-    runs = [
-        {**row, "finished_at": row["finished_at"].isoformat()} for row in ask(store, _RUNS).rows()
-    ]
-    return {
-        "store": str(store.root),
-        **videos,
-        "segments": segments,
-        "labels": sum(row["n"] for row in labels),
-        **{f"labels_by_{column}": _totals(labels, column) for column in _LABEL_COLUMNS},
-        "foreign": {row["language"]: row["n"] for row in ask(store, _FOREIGN).rows()},
-        "reviews": reviews,
-        "last_runs": runs,
-        **_knowing(store),
-        "failures": failures,
-        "tables": {table: _size(store, table) for table in TABLES},
-    }
+    def asked(ask: _Ask) -> dict[str, Any]:
+        [videos] = ask(_VIDEOS)
+        failures = videos.pop("failures")
+        segments, reviews = (_count(ask, f"FROM {table}") for table in ("segments", "reviews"))
+        labels = [{**row, "sentiment": row["sentiment"] or "null"} for row in ask(_LABELS)]
+        runs = ask(_RUNS)
+        return {
+            **videos,
+            "segments": segments,
+            "labels": sum(row["n"] for row in labels),
+            **{f"labels_by_{column}": _totals(labels, column) for column in _LABEL_COLUMNS},
+            "foreign": _foreign(ask),
+            "reviews": reviews,
+            "last_runs": [_shown(run) for run in runs[:_LAST_RUNS]],
+            **_knowing(ask, runs, reviews),
+            "failures": failures,
+        }
+
+    sizes = {table: _size(store, table) for table in TABLES}
+    return {"store": store.location, **look(store, asked), "tables": sizes}
 
 
-def _knowing(store: Store) -> dict[str, Any]:
+def _foreign(ask: _Ask) -> dict[str, int]:
+    some = _count(ask, _LACKING)
+    return {row["language"]: row["n"] for row in ask(_FOREIGN)} if some else {}
+
+
+def _count(ask: _Ask, of: str) -> int:
+    [row] = ask(f"SELECT count(*) AS n {of}")
+    n: int = row["n"]
+    return n
+
+
+def _shown(run: dict[str, Any]) -> dict[str, Any]:
+    return {name: run[name] for name in _SHOWN} | {"finished_at": run["finished_at"].isoformat()}
+
+
+def _knowing(ask: _Ask, runs: list[dict[str, Any]], reviews: int) -> dict[str, Any]:
     """How right the last run's labels are as far as is known.
+
+    Args:
+        ask: answers a question.
+        runs: rows of `runs`, the latest first.
+        reviews: how many there are.
 
     Returns:
         by_confidence: rows as `by_confidence` in vsa_core/fusion/knowing.py gives them; empty
@@ -136,17 +147,14 @@ def _knowing(store: Store) -> dict[str, Any]:
         estimates: by target the estimate the run wrote down.
         warnings: the run's, and a shift of the sentiments since the run before it.
     """
-    from vsa_core.fusion.abstain import LEVELS
-    from vsa_core.query import ask
-
-    metrics = [json.loads(row["metrics"]) for row in ask(store, _METRICS).rows()]
-    said = metrics[0].get("knowing", {}) if metrics else {}
-    levels = ", ".join(str(level) for level in LEVELS)
+    if not runs:
+        return {"by_confidence": [], "estimates": {}, "warnings": []}
+    said = json.loads(runs[0]["metrics"]).get("knowing", {})
     warnings = list(said.get("warnings", ()))
-    if drift := _drift(store):
+    if drift := _drift(ask, [run for run in runs if run["profile"] == runs[0]["profile"]][:2]):
         warnings.append(drift)
     return {
-        "by_confidence": list(ask(store, _LEVELS.format(levels=levels)).rows()) if metrics else [],
+        "by_confidence": _levels(ask, runs[0], reviews),
         "estimates": {
             target: found["estimate"] for target, found in said.get("targets", {}).items()
         },
@@ -154,25 +162,58 @@ def _knowing(store: Store) -> dict[str, Any]:
     }
 
 
-def _drift(store: Store) -> str | None:
-    """How the sentiments' shares moved between the last two runs, where they did."""
+def _levels(ask: _Ask, run: dict[str, Any], reviews: int) -> list[dict[str, Any]]:
+    """What keeping only the labels of a run that are at least so sure comes to."""
+    from vsa_core.fusion.abstain import LEVELS
+
+    counts = "TRUE" if run["model_card"] is None else f"r.first_at > '{run['started_at']}'"
+    rows = ask(
+        _LEVELS.format(
+            run_id=run["run_id"],
+            kept=" + ".join(f"(confidence >= {level})::INT" for level in LEVELS),
+            hit=_HIT.format(counts=counts) if reviews else "NULL::INT",
+            reviewed="LEFT JOIN reviewed AS r USING (segment_id)" if reviews else "",
+        )
+    )
+    total = sum(row["n"] for row in rows)
+    levels = []
+    for number, level in enumerate(LEVELS):
+        # The levels rise: what is kept at so many is kept at the first so many.
+        kept = [row for row in rows if row["kept"] > number]
+        n, checked = sum(row["n"] for row in kept), sum(row["reviews"] for row in kept)
+        hits = sum(row["hits"] or 0 for row in kept)
+        levels.append(
+            {
+                "confidence": level,
+                "coverage": n / total,
+                "expected": sum(row["sure"] for row in kept) / n if n else None,
+                "reviewed": hits / checked if checked else None,
+                "reviews": checked,
+            }
+        )
+    return levels if total else []
+
+
+def _drift(ask: _Ask, runs: list[dict[str, Any]]) -> str | None:
+    """How the sentiments' shares moved between two runs of one profile, where they did.
+
+    Another profile's labels differ for other reasons.
+    """
     import numpy as np
 
     from vsa_core.fusion.checks import moments_of_sums, prior_drift
     from vsa_core.labels import SENTIMENTS
-    from vsa_core.query import ask
 
     counts = ", ".join(f"count(*) FILTER (sentiment = '{s}') AS {s}" for s in SENTIMENTS)
-    rows = list(ask(store, _SHARES.format(counts=counts)).rows())
-    by_run: dict[int, list[list[int]]] = {1: [], 2: []}
-    for row in rows:
-        by_run[row["age"]].append([row[s] for s in SENTIMENTS])
-    if not by_run[1] or not by_run[2]:
+    moments = []
+    for run in runs:
+        rows = ask(_SHARES.format(counts=counts, run_id=run["run_id"]))
+        found = np.array([[row[s] for s in SENTIMENTS] for row in rows])
+        if len(found):
+            moments.append(moments_of_sums(found.sum(axis=1), found, found.sum(axis=0)))
+    if len(moments) < 2:
         return None
-    now, before = (
-        moments_of_sums(found.sum(axis=1), found, found.sum(axis=0))
-        for found in (np.array(by_run[age]) for age in (1, 2))
-    )
+    now, before = moments
     return prior_drift(before, now, SENTIMENTS)
 
 
@@ -195,8 +236,8 @@ def _show_knowing(out: TextIO, found: dict[str, Any]) -> None:
 
 
 def _size(store: Store, table: str) -> dict[str, int]:
-    sizes = [file.path.stat().st_size for file in store.files(table)]
-    return {"files": len(sizes), "bytes": sum(sizes)}
+    files = store.every_file(table)
+    return {"files": len(files), "bytes": sum(file.size for file in files)}
 
 
 def _show(out: TextIO, found: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
         return OK
     if args.action == "migrate":
         return _migrate(store, args.json)
-    problems = verify(store)
+    problems = verify(store, repair=args.repair)
     for problem in problems:
         sys.stdout.write(f"{problem}\n")
     if problems:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ def unfinished(store: Store) -> str | None:
         return None
     return (
         f"{store.location}: a removal was begun and is not finished: run `vsa forget --store "
-        f"{store.location}`"
+        f"{shlex.quote(store.location)}`"
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -13,12 +14,27 @@ from vsa_core.schemas import TABLES, checked
 from vsa_core.store import Store
 from vsa_core.store.compaction import rewrite_compacted
 from vsa_core.store.current import Footers, by_part, standing
-from vsa_core.store.disk import Place
+from vsa_core.store.disk import Disk, Place
 from vsa_core.store.files import StoredFile, read_file, reading, retried
 from vsa_core.store.objects import place_of
 
 Change = Callable[[pa.Table], pa.Table]
-_QUARANTINE = ".quarantine"
+_QUARANTINE = ".quarantine/"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What lies in a store.
+
+    Attributes:
+        path: as the store's filesystem knows it.
+        name: in the store, `/` between folders.
+        is_file: else a folder.
+    """
+
+    path: str
+    name: str
+    is_file: bool
 
 
 def edit(store: Store, table: str, change: Change) -> None:
@@ -76,18 +92,42 @@ def _edit_file(
         footer = footers.of(file)
         fingerprint = footer.fingerprint if footer is not None else ""
         store.commit(file.table, file.key, changed, fingerprint, part=file.part)
+        if file.epoch is not None or not isinstance(place, Disk):
+            place.remove([file.name])  # the new rows have a name of their own
 
 
 def drop_quarantined(store: Store) -> None:
     """Remove what was put aside as unreadable: nobody knows whose rows it holds."""
     place = place_of(store.location)
-    place.remove(name for _, name in every_file(store) if name.startswith(f"{_QUARANTINE}/"))
+    place.remove(e.name for e in entries(store) if e.is_file and e.name.startswith(_QUARANTINE))
 
 
-def every_file(store: Store) -> Iterator[tuple[str, str]]:
-    """(path as the store's filesystem knows it, name in the store) of every file, in order."""
+def drop_folders(store: Store, named: Callable[[str], bool]) -> None:
+    """Remove folders without a file whose names are of some kind.
+
+    An object store keeps a marker in the place of a folder that had files, and among objects a
+    folder is named by its video.
+    """
+    place = place_of(store.location)
+    listed = entries(store)
+    used = {parent for e in listed if e.is_file for parent in _parents(e.name)}
+    for entry in listed:
+        if not entry.is_file and entry.name not in used and named(entry.name):
+            place.remove_folder(entry.name)
+
+
+def entries(store: Store) -> list[Entry]:
+    """Every file and folder in a store, in order."""
     base = place_of(store.location).path("").rstrip("/")
     selector = fs.FileSelector(base, allow_not_found=True, recursive=True)
-    for info in sorted(store.filesystem.get_file_info(selector), key=lambda i: i.path):
-        if info.type == fs.FileType.File:
-            yield info.path, info.path.removeprefix(base).lstrip("/")
+    return [
+        Entry(
+            info.path, info.path.removeprefix(base).strip("/"), info.type != fs.FileType.Directory
+        )
+        for info in sorted(store.filesystem.get_file_info(selector), key=lambda info: info.path)
+    ]
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts))]

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from vsa_core.errors import StoreError
 from vsa_core.forget import JOURNALS, close_journal, mark, sign, write_journal
-from vsa_core.forget.files import drop_quarantined, edit
+from vsa_core.forget.files import drop_folders, drop_quarantined, edit
 from vsa_core.forget.plan import KIND, MODELS, Removal, among, count, mention, rows_of
 from vsa_core.forget.traces import Needles, Search, search
 from vsa_core.fusion import registry
@@ -77,6 +77,7 @@ def remove(store: Store, removal: Removal, *, by: str) -> dict[str, int]:
     _forget_in_runs(store, removal)
     store.sweep()
     drop_quarantined(store)
+    drop_folders(store, removal.needles().within_text)
     return removed
 
 

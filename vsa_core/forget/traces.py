@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
-from vsa_core.forget.files import every_file
+from vsa_core.forget.files import entries
 from vsa_core.store import Store
 
 _MEDIA = "media/"
@@ -104,11 +104,14 @@ def search(
         names: what must not be in a name either.
     """
     found = Search()
-    for path, within in every_file(store):
+    for entry in entries(store):
+        path, within = entry.path, entry.name
         if skip(within):
             continue
         if needles.within_text(within) or (names is not None and names.within_text(within)):
             found.traces.append(f"{within}: its name")
+        if not entry.is_file:
+            continue
         if within.startswith(_MEDIA) and not within.endswith(_SIDECARS):
             continue  # another video's picture and sound, which hold no id
         try:

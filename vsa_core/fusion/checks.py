@@ -159,17 +159,17 @@ def prior_drift(before: Moments, now: Moments, classes: Sequence[str]) -> str | 
         before, now: `moments` of the labels as indicators (n, K), which makes `mean` the shares.
         classes: (K,) names.
     """
-    from scipy.stats import t as student
-
     shift = now.mean - before.mean
     if float(np.abs(shift).sum() / 2) < PRIOR_MOVED:
         return None
+    from scipy.special import stdtrit  # takes longer to import than most questions to answer
+
     free = before.videos + now.videos - 2
     if free < 1:
         return None
     within = before.between**2 * (before.videos - 1) + now.between**2 * (now.videos - 1)
     sd = np.sqrt(within / free * (1 / before.videos + 1 / now.videos))
-    limit = float(student.ppf(1 - 0.001 / (2 * len(classes)), free))
+    limit = float(stdtrit(free, 1 - 0.001 / (2 * len(classes))))
     top = int(np.abs(shift).argmax())
     if abs(shift[top]) < limit * sd[top]:
         return None

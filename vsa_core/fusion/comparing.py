@@ -185,7 +185,16 @@ def _on(views: Views, card: Mapping[str, Any]) -> Views:
 
 def _opinion(model: Model, views: Views) -> _Say:
     """What a model says of the sentiment when a view is hidden."""
-    return lambda view: model.opinion(without(views, view)).probs[SENTIMENT]
+    network = model.network if model.strategy == "tf-mvsa" else None
+
+    def say(view: int | None) -> NDArray[np.floating]:
+        seen = without(views, view)
+        # It takes a vote that is left alone as it is; where votes differ its network decides.
+        if network is not None and view is not None:
+            return network.infer(seen, model.member(seen))[0][SENTIMENT]
+        return model.opinion(seen).probs[SENTIMENT]
+
+    return say
 
 
 def _stored(store: Store, model_id: str, backends: Mapping[Modality, str], views: Views) -> Model:

@@ -162,7 +162,7 @@ def consider(
     if not better and about:
         last = about[-1]
         same_rival = last.current_model_id == (labelling[-1] if labelling else None)
-        if last.action == CANDIDATE and same_rival and _same(last.metrics, metrics):
+        if last.action == CANDIDATE and same_rival and last.metrics == metrics:
             return last
     return _decide(
         store,
@@ -303,10 +303,6 @@ def _decide(
     key = decision.decision_id
     store.commit("promotions", key, table_from_rows("promotions", [row]), key)
     return decision
-
-
-def _same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)
 
 
 def _named(domain: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -67,8 +68,9 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, JSON-able."""
-        return asdict(self)
+        """All of it as JSON has it."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return found
 
 
 def verdict(rows: Sequence[Row]) -> tuple[bool, str]:

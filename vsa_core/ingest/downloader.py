@@ -12,7 +12,8 @@ from typing import Any
 
 from vsa_core.config import Settings, cache_dir
 from vsa_core.errors import ConfigError
-from vsa_core.ingest.guard import GuardedRH, Watch
+from vsa_core.ingest.guard import Watch
+from vsa_core.ingest.network import GuardedRH
 
 _MEGABYTE = 1_000_000
 _HEARD_MAX = 100

@@ -7,17 +7,27 @@ has to count.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from vsa_core.config import Filters, Settings
 from vsa_core.errors import SourceError
+from vsa_core.ingest.addresses import (
+    NAMELESS,
+    clean,
+    entry_id,
+    extractor_of,
+    is_address,
+    key_of,
+    named,
+    only_video,
+    source_id,
+)
 from vsa_core.ingest.filters import Facts, facts_of, passed_over, undecided
 from vsa_core.ingest.refusals import Outcome, Refusal, retrying
 
@@ -26,9 +36,7 @@ if TYPE_CHECKING:
 
 NOT_YET = ("is_live", "is_upcoming", "post_live")  # of yt-dlp's live_status
 _DEPTH = 5  # lists of lists, pages that lead to pages
-_LONG_GUID = 16  # a feed's ids of this length are taken to be unique among feeds
 _LISTS = ("YoutubeTab", "YoutubePlaylist")
-_NAMELESS = (None, "Generic", "HTML5MediaEmbed")  # extractors that know no name, only a place
 _ATOM_PATH = re.compile(r"/feeds/|atom", re.IGNORECASE)
 
 
@@ -85,53 +93,12 @@ def listed(source: str, settings: Settings, known: Container[str] = ()) -> list[
     return list(unique.values())
 
 
-def source_id(extractor: str | None, video_id: str | None, url: str) -> str:
-    """The id of an address: of the site's own name for the video, else of the URL."""
-    name = _address(url)
-    if extractor not in _NAMELESS and video_id:
-        name = f"{extractor}:{video_id}"
-    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def entry_id(entry: dict[str, Any], page: str) -> str:
-    """The id of an entry of a list.
-
-    Args:
-        entry: yt-dlp's.
-        page: address of the list. Of several videos on a page without names of their own, each is
-            named after the page and its file, without the query, which often is a signature.
-    """
-    key, video_id = _key(entry), entry.get("id")
-    url = _clean(str(entry.get("url") or ""))
-    if entry.get("_type") in ("url", "url_transparent"):
-        if not key or not video_id:
-            key, video_id = _named(url)
-        if key == "Generic" and (guid := _guid(entry)):
-            return source_id("feed", guid, url)
-        return source_id(key, video_id, url)
-    if key not in _NAMELESS and video_id:
-        return source_id(key, str(video_id), page)
-    formats = entry.get("formats")
-    last = formats[-1] if isinstance(formats, list) and formats else entry
-    file = urlsplit(str(last.get("url") or entry.get("id") or ""))
-    return source_id("page", f"{_address(page)} {file.netloc}{file.path}", page)
-
-
-def is_address(url: str) -> bool:
-    """Whether it is an http(s) address."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
+# --- one source ---------------------------------------------------------------------------
 
 
 def _check_address(url: str) -> None:
     if not is_address(url):
         raise SourceError(f"{url!r} is not an address vsa fetches: give http:// or https://")
-
-
-# --- one source ---------------------------------------------------------------------------
 
 
 def _addresses(file: Path) -> Iterator[str]:
@@ -155,7 +122,7 @@ def _of_address(url: str, settings: Settings, known: Container[str]) -> list[Ite
     from vsa_core.ingest.downloader import downloader, watch_for
 
     _check_address(url)
-    extractor = _extractor(url)
+    extractor = extractor_of(url)
     key, video_id = extractor.ie_key(), extractor.get_temp_id(url)
     alone = Item(source_id(key, video_id, url), url, asked=True)
     if extractor.is_single_video(url) or (key == "Generic" and alone.source_id in known):
@@ -194,7 +161,7 @@ def _extracted(ydl: Any, url: str, key: str | None = None) -> dict[str, Any]:
     from vsa_core.ingest.feeds import atom
 
     # Where yt-dlp sees a page with videos of YouTube's in a feed, it takes the first for all.
-    if _ATOM_PATH.search(urlsplit(url).path) and _extractor(url).ie_key() == "Generic":
+    if _ATOM_PATH.search(urlsplit(url).path) and extractor_of(url).ie_key() == "Generic":
         feed = atom(ydl, url)
         if feed is not None:
             return feed
@@ -216,19 +183,19 @@ def _entries(
     kind = result.get("_type") or "video"
     if kind in ("playlist", "multi_video", "compat_list"):
         page = str(result.get("webpage_url") or page)
-        dated = _key(result) == "YoutubeTab"
+        # Tabs of a channel do not say themselves whose they are.
+        dated = key_of(result) == "YoutubeTab" or bool(result.get("_approximate"))
         for entry in _iterated(result.get("entries")):
             if entry:
                 entry = {"_approximate": dated, **entry}
                 yield from _entries(ydl, entry, page, watch, depth + 1, listed=True)
         return
     if kind in ("url", "url_transparent"):
-        url = _clean(str(result.get("url") or ""))
+        url = clean(str(result.get("url") or ""))
         if not is_address(url):
             return  # of an untrusted list; nothing else is fetched from
         if not listed and kind == "url" and _is_video(result, url):
-            named = source_id(*_named(url), url)
-            yield _Entry(Item(named, url, asked=True), Facts())
+            yield _Entry(Item(source_id(*named(url), url), url, asked=True), Facts())
             return
         if (not listed or _is_list(result, url)) and depth < _DEPTH:
             inside = _extracted(ydl, str(result["url"]), result.get("ie_key"))
@@ -239,10 +206,11 @@ def _entries(
         yield _entry(result, page, page)
     else:
         url = str(result.get("webpage_url") or page)
-        key = _key(result)
-        named = source_id(key, result.get("id"), page)
+        key = key_of(result)
+        result = only_video(result)
+        name = source_id(key, result.get("id"), page)
         facts = facts_of(result)
-        yield _Entry(_item(named, page if key in _NAMELESS else url, facts, asked=True), facts)
+        yield _Entry(_item(name, page if key in NAMELESS else url, facts, asked=True), facts)
 
 
 def _iterated(entries: Any) -> Iterable[dict[str, Any]]:
@@ -256,9 +224,9 @@ def _entry(entry: dict[str, Any], url: str, page: str) -> _Entry:
     return _Entry(_item(entry_id(entry, page), url, facts, asked=False), facts)
 
 
-def _item(named: str, url: str, facts: Facts, *, asked: bool) -> Item:
+def _item(name: str, url: str, facts: Facts, *, asked: bool) -> Item:
     return Item(
-        named,
+        name,
         url,
         title=facts.title,
         published_at=facts.published_at,
@@ -314,32 +282,10 @@ def _looked_up(ydl: Any, item: Item) -> Facts | None:
         return None
 
 
-# --- names ----------------------------------------------------------------------------------
-
-
-def _extractor(url: str) -> Any:
-    """yt-dlp's extractor of an address; the generic one takes what no other does."""
-    from yt_dlp.extractor import gen_extractor_classes
-
-    return next(one for one in gen_extractor_classes() if one.suitable(url))
-
-
-def _named(url: str) -> tuple[str, str | None]:
-    extractor = _extractor(url)
-    return extractor.ie_key(), extractor.get_temp_id(url)
-
-
-def _key(entry: dict[str, Any]) -> str | None:
-    key = entry.get("extractor_key") or entry.get("ie_key")
-    if entry.get("_type") in ("url", "url_transparent"):
-        key = entry.get("ie_key")
-    return str(key) if key else None
-
-
 def _is_video(entry: dict[str, Any], url: str) -> bool:
     from yt_dlp.extractor import get_info_extractor
 
-    key = _key(entry)
+    key = key_of(entry)
     return bool(key and get_info_extractor(key).is_single_video(url))
 
 
@@ -347,32 +293,7 @@ def _is_list(entry: dict[str, Any], url: str) -> bool:
     """Whether an entry of a list is a list itself: a tab of a channel, a season of a series."""
     from yt_dlp.extractor import get_info_extractor
 
-    key = _key(entry)
+    key = key_of(entry)
     if not key or key == "Generic":
         return False
     return key in _LISTS or get_info_extractor(key).is_single_video(url) is False
-
-
-def _guid(entry: dict[str, Any]) -> str | None:
-    """The id that a feed gives an entry, where it is long enough to be the only one."""
-    from yt_dlp.utils import unsmuggle_url
-
-    smuggled = unsmuggle_url(str(entry.get("url") or ""), {})[1]
-    guid = smuggled.get("force_videoid") if isinstance(smuggled, dict) else None
-    return guid if isinstance(guid, str) and len(guid) >= _LONG_GUID else None
-
-
-def _clean(url: str) -> str:
-    """A URL without what yt-dlp packed into it."""
-    from yt_dlp.utils import unsmuggle_url
-
-    return str(unsmuggle_url(url)[0])
-
-
-def _address(url: str) -> str:
-    """A URL as it is compared: host in lower case, without a fragment."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url
-    return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path, parts.query, ""))

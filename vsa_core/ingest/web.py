@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from vsa_core.config import Settings, fingerprint
 from vsa_core.errors import MediaError, StoreError
+from vsa_core.ingest.addresses import entry_id, is_address, only_video
 from vsa_core.ingest.filters import facts_of, passed_over
-from vsa_core.ingest.listing import NOT_YET, Item, entry_id, is_address
+from vsa_core.ingest.listing import NOT_YET, Item
 from vsa_core.ingest.media_folder import LOCK, UNFINISHED, claimed, media_file, put_in_place
 from vsa_core.ingest.online_captions import captions_of
 from vsa_core.ingest.refusals import Outcome as Outcome
@@ -202,6 +203,7 @@ def _video(ydl: Any, item: Item, watch: Watch) -> dict[str, Any]:
     """What yt-dlp knows of the one video that is meant, its formats included."""
     result = ydl.extract_info(item.url, download=False, process=False) or {}
     page = item.url
+    result = only_video(result)
     for _ in range(6):
         watch.check()
         kind = result.get("_type") or "video"

@@ -19,7 +19,7 @@ from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, checked
 from vsa_core.store import upkeep
 from vsa_core.store.compaction import compact_part
-from vsa_core.store.current import by_part, ref_of, standing
+from vsa_core.store.current import by_part, holder_of, ref_of, standing
 from vsa_core.store.files import (
     APPEND_ONLY,
     CARD,
@@ -98,10 +98,9 @@ class Store(Reader):
 
     def _appended(self, table: str, part: str, key: str) -> TableRef | None:
         """What a compacted file of an append-only table holds of a key."""
-        now = retried(
-            lambda: standing(self._place, self._footers, self._place.around(table, part, key))
+        holder = retried(
+            lambda: holder_of(self._place, self._footers, self._place.around(table, part, key), key)
         )
-        holder = now.holder.get(key)
         if holder is None or not holder.compacted:
             return None
         return ref_of(holder, self._footers.of(holder), key)
@@ -122,8 +121,14 @@ class Store(Reader):
         """
         if CARD not in files or not plain_name(name):
             raise StoreError(f"{kind}/{name} cannot be stored: it needs a plain name and {CARD}")
-        for file_name in sorted(files, key=lambda n: n == CARD):
-            self._place.put(f"{kind}/{name}/{file_name}", partial(_write, files[file_name]))
+        stood = self.folder(kind, name) is not None
+        try:
+            for file_name in sorted(files, key=lambda n: n == CARD):
+                self._place.put(f"{kind}/{name}/{file_name}", partial(_write, files[file_name]))
+        except StoreError:
+            if not stood:
+                self.remove_folder(kind, name)
+            raise
         return self._place.where(f"{kind}/{name}")
 
     def remove_folder(self, kind: str, name: str) -> None:

@@ -34,6 +34,7 @@ from vsa_core.store.files import (
 _LARGE_BYTES = 256 << 20
 _GROUP_ROWS = 65_536
 _GROUP_BYTES = 64 << 20
+_HELD = 256
 _AHEAD = 32  # small objects fetched ahead
 _TRIES = 20
 
@@ -122,7 +123,7 @@ def keyed_rows(
     for key in empty:
         yield key, footer.keys[key][0], TABLES[file.table].schema.empty_table()
     with reading(place.where(file.name)), place.filesystem.open_input_file(file.path) as source:
-        for keys, rows in pieces(source, footer.keys, wanted - set(empty), None):
+        for keys, rows in pieces(source, footer, wanted - set(empty), None):
             at = 0
             for key in keys:
                 fingerprint, count = footer.keys[key]
@@ -156,7 +157,7 @@ def _worth_it(
     for _ in range(_TRIES):
         try:
             now = standing(place, footers, place.files(table, part))
-            small = [file for file in now.files if not file.compacted]
+            small = [file for file in (*now.files, *now.stale) if not file.compacted]
             if len(small) < min_files:
                 return False
             chosen = _chosen(footers, now.files, large)
@@ -227,6 +228,8 @@ def _grouped(keyed: Iterable[Keyed], keys: dict[str, tuple[str, int]]) -> Iterat
             yield pa.concat_tables(held)
             held, rows, size = [], 0, 0
         held.append(data.replace_schema_metadata(None))
+        if len(held) == _HELD:  # a small table takes far more memory than its rows
+            held = [pa.concat_tables(held).combine_chunks()]
         rows += data.num_rows
         size += data.nbytes
     if held:

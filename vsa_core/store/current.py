@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -161,6 +162,25 @@ def standing(place: Place, footers: Footers, listed: Iterable[StoredFile]) -> St
     return found
 
 
+def holder_of(
+    place: Place, footers: Footers, listed: Iterable[StoredFile], key: str
+) -> StoredFile | None:
+    """The file that holds one key, as `standing` has it.
+
+    Raises:
+        FileGoneError: one was replaced since it was listed.
+    """
+    files = list(listed)
+    on_disk = isinstance(place, Disk)
+    own = max((f for f in files if f.key == key), key=lambda f: _order(f, on_disk), default=None)
+    for file in sorted((f for f in files if f.compacted), key=_age, reverse=True):
+        footer = footers.of(file)
+        if footer is not None and footer.keys is not None and key in footer.keys:
+            newer = own is not None and _generation(own) >= file.generation
+            return own if newer and file.table not in APPEND_ONLY else file
+    return own
+
+
 def by_part(listed: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
     """The files of each part of a table, in order of the parts."""
     parts: dict[str, list[StoredFile]] = {}
@@ -179,19 +199,16 @@ def ref_of(file: StoredFile, footer: Footer | None, key: str) -> TableRef | None
 
 
 def pieces(
-    source: Any,
-    keys: Mapping[str, tuple[str, int]],
-    wanted: set[str],
-    columns: Sequence[str] | None,
+    source: Any, footer: Footer, wanted: set[str], columns: Sequence[str] | None
 ) -> Iterator[tuple[tuple[str, ...], pa.Table]]:
     """The rows of some keys of a compacted file, a row group at a time.
 
-    The rows lie key by key in the order of `keys`. A key's rows come in one piece.
+    The rows lie key by key in the order of the footer's keys. A key's rows come in one piece.
 
     Args:
         source: an open file.
-        keys: as its footer has them.
-        wanted: only these.
+        footer: of it.
+        wanted: only these keys.
         columns: only these; None for all.
 
     Raises:
@@ -199,15 +216,11 @@ def pieces(
     """
     file = pq.ParquetFile(source, page_checksum_verification=True)
     names = None if columns is None else list(columns)
-    ends: list[tuple[str, int, int]] = []
-    at = 0
-    for key, (_, rows) in keys.items():
-        ends.append((key, at, at + rows))
-        at += rows
-    if at != file.metadata.num_rows:
-        raise pa.ArrowInvalid(f"it holds {file.metadata.num_rows} rows, its footer names {at}")
-    nothing = tuple(key for key, first, last in ends if first == last and key in wanted)
-    ends = [span for span in ends if span[0] in wanted and span[1] < span[2]]
+    keys, starts = footer.keys or {}, footer.starts
+    ends = [(key, starts[key], starts[key] + keys[key][1]) for key in wanted & keys.keys()]
+    ends.sort(key=lambda span: span[1])
+    nothing = tuple(key for key, first, last in ends if first == last)
+    ends = [span for span in ends if span[1] < span[2]]
     if nothing:
         yield nothing, _empty(file, names)
     start, rest, at = 0, None, 0  # `rest`: the first rows of a key that goes on in the next group
@@ -222,16 +235,24 @@ def pieces(
             data = file.read_row_group(group, columns=names, use_threads=False)
             if mine:
                 slices = [
-                    data.slice(max(first, start) - start, last - max(first, start))
+                    _cut(data, max(first, start) - start, last - max(first, start))
                     for first, last in _joined(mine)
                 ]
                 whole = slices if rest is None else [rest, *slices]
                 rest = None
                 yield tuple(key for key, _, _ in mine), pa.concat_tables(whole)
             if partly:
-                tail = data.slice(max(ends[at][1], start) - start)
+                first = max(ends[at][1], start) - start
+                tail = _cut(data, first, data.num_rows - first)
                 rest = tail if rest is None else pa.concat_tables([rest, tail])
         start = stop
+
+
+def _cut(data: pa.Table, first: int, rows: int) -> pa.Table:
+    """Some rows; few are copied, for a slice holds all of what it was cut from."""
+    if 2 * rows > data.num_rows:
+        return data.slice(first, rows)
+    return data.take(pa.array(np.arange(first, first + rows)))
 
 
 def _joined(spans: Iterable[tuple[str, int, int]]) -> list[tuple[int, int]]:

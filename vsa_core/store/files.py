@@ -130,12 +130,14 @@ class Footer:
         fingerprint: of what its rows were made from; empty for a compacted one.
         rows: how many.
         keys: key → (fingerprint, rows) in the order of the rows; None unless compacted.
+        starts: key → number of its first row; empty unless compacted.
     """
 
     tag: str
     fingerprint: str
     rows: int
     keys: dict[str, tuple[str, int]] | None
+    starts: dict[str, int] = field(default_factory=dict)
 
 
 class TornFileError(Exception):
@@ -184,13 +186,21 @@ def read_footer(filesystem: fs.FileSystem, path: str) -> Footer:
         metadata = pq.read_metadata(pa.BufferReader(tail))
         facts = metadata.metadata or {}
         keys = None
+        starts: dict[str, int] = {}
         if KEYS in facts:
             keys = {key: (f, int(n)) for key, (f, n) in json.loads(facts[KEYS]).items()}
+            at = 0
+            for key, (_, rows) in keys.items():
+                starts[key] = at
+                at += rows
+            if at != metadata.num_rows:
+                raise TornFileError(f"it holds {metadata.num_rows} rows and names {at}")
         return Footer(
             facts.get(SCHEMA_TAG, b"nothing").decode(),
             facts.get(FINGERPRINT, b"").decode(),
             metadata.num_rows,
             keys,
+            starts,
         )
     except (OSError, pa.ArrowException, ValueError, TypeError) as error:
         raise TornFileError(one_line(error)) from error

@@ -11,12 +11,14 @@ epoch that has ended is not committed yet, so nothing that was is removed unjoin
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -45,8 +47,6 @@ def place_of(root: str) -> Place:
     """
     found = _URL.fullmatch(root)
     if found is None or len(found[1]) < 2 or found[1] == "file":
-        from pathlib import Path
-
         return Disk(Path(root.removeprefix("file://")).absolute())
     scheme, path, query = found[1], found[2].strip("/"), found[3] or ""
     location = f"{scheme}://{path}" + (f"?{query}" if query else "")
@@ -101,9 +101,7 @@ def _other(scheme: str, location: str) -> tuple[fs.FileSystem, str]:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (OSError, ValueError, pa.ArrowException) as error:
         try:
-            import fsspec
-
-            opened, path = fsspec.url_to_fs(location)
+            opened, path = importlib.import_module("fsspec").url_to_fs(location)
         except (ImportError, ValueError, OSError) as other:
             raise StoreError(
                 f"{location}: nothing here opens {scheme}:// ({one_line(error)}; "

@@ -12,7 +12,7 @@ import pyarrow.fs as fs
 from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES
 from vsa_core.store import upkeep
-from vsa_core.store.current import Footers, Standing, by_part, pieces, ref_of, standing
+from vsa_core.store.current import Footers, Standing, by_part, holder_of, pieces, ref_of, standing
 from vsa_core.store.disk import Disk
 from vsa_core.store.files import (
     APPEND_ONLY,
@@ -93,7 +93,7 @@ class Reader:
             holder = self._place.own(table, part, key)
         if holder is None:
             listed = self._place.around(table, part, key)
-            holder = standing(self._place, self._footers, listed).holder.get(key)
+            holder = holder_of(self._place, self._footers, listed, key)
         if holder is None:
             return None, None
         return holder, ref_of(holder, self._footers.of(holder), key)
@@ -262,7 +262,7 @@ class Reader:
             footer = self._footers.of(file)
             if footer is not None and footer.keys is not None:
                 with self.filesystem.open_input_file(file.path) as source:
-                    yield from pieces(source, footer.keys, keys, columns)
+                    yield from pieces(source, footer, keys, columns)
 
     def every_file(self, table: str) -> list[StoredFile]:
         """Every Parquet file of a table, also those that do not open or count for nothing."""

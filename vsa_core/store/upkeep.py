@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -121,7 +122,7 @@ def purge(place: Place, footers: Footers, videos: frozenset[str]) -> dict[str, i
             continue
         for part in by_part(place.files(table)):
             with _alone(place, table, part):
-                count = retried(lambda t=table, p=part: _purge_part(place, footers, t, p, videos))
+                count = retried(partial(_purge_part, place, footers, table, part, videos))
             removed[table] = removed.get(table, 0) + count
     for table in KEY_COLUMNS:
         for part in ["", *place.folders(f"{_QUARANTINE}/{table}")]:

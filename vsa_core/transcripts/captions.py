@@ -45,7 +45,12 @@ def read_captions(path: Path, max_bytes: int = MAX_BYTES, video: Path | None = N
         language = _header_language(text)
     shown = in_order(shown)
     rolling = rolls(shown)
-    auto = rolling or any(marks for cue in shown for _, marks in cue.lines)
+    # Automatic captions in the language spoken, as yt-dlp calls them, need not roll.
+    auto = (
+        rolling
+        or path.stem.endswith(_ORIGINAL)
+        or any(marks for cue in shown for _, marks in cue.lines)
+    )
     if rolling:
         shown = list(unrolled(shown))
     cues = tuple(cue for cue in map(spoken_cue, shown) if cue is not None)

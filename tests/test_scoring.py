@@ -1,0 +1,247 @@
+"""Labels against reviews that they did not learn from, and against files of truths."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.fusion.made import BACKENDS, Made, planted, put, settings
+from tests.small_store import SEGMENTS, run_row, segment_id, small_store
+from vsa_core.errors import UsageError
+from vsa_core.fusion import FusionModel
+from vsa_core.fusion.resolve import resolve
+from vsa_core.fusion.train import train_fusion
+from vsa_core.labels import SENTIMENTS
+from vsa_core.schemas import table_from_rows
+from vsa_core.scoring import score
+from vsa_core.store import Store
+
+NAMES = [str(s) for s in SENTIMENTS]
+
+
+def said(store: Store, run_id: str) -> dict[str, str | None]:
+    """The sentiment of each segment that a run's labels give."""
+    return {
+        row["segment_id"]: row["sentiment"]
+        for table in store.scan("labels", part=run_id)
+        for row in table.to_pylist()
+    }
+
+
+def written(path: Path, rows: list[tuple[str, str]]) -> Path:
+    path.write_text("segment_id,sentiment\n" + "".join(f"{i},{s}\n" for i, s in rows))
+    return path
+
+
+class TestAFile:
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return small_store(tmp_path / "store")
+
+    def test_figures_worked_out_by_hand(self, store: Store, tmp_path: Path) -> None:
+        # Run r2 says positive, neutral, negative | negative | nothing.
+        truth = ["positive", "negative", "negative", "negative", "neutral"]
+        ids = [segment_id(v, span[0]) for v, spans in SEGMENTS.items() for span in spans]
+        found = score(store, written(tmp_path / "t.csv", list(zip(ids, truth, strict=True))))
+        assert (found["run_id"], found["notes"], list(found["targets"])) == (
+            None,
+            [],
+            ["sentiment"],
+        )
+        about = found["targets"]["sentiment"]
+        assert (about["n"], about["videos"], about["coverage"]) == (5, 3, 0.8)
+        assert about["accuracy"]["value"] == 0.75
+        # positive 1; negative 2 of 3 found: 4/5; neutral never right.
+        assert about["macro_f1"]["value"] == pytest.approx((1 + 0.8 + 0) / 3)
+        assert about["weighted_f1"]["value"] == pytest.approx((1 * 1 + 3 * 0.8) / 4)
+        assert about["labels"] == ["negative", "neutral", "positive"]
+        assert about["confusion"] == [[2, 1, 0], [0, 0, 0], [0, 0, 1]]
+        assert {origin: part["n"] for origin, part in about["by_origin"].items()} == {
+            "consensus": 1,
+            "fusion": 2,
+            "none": 1,
+            "single": 1,
+        }
+        assert about["by_origin"]["fusion"]["accuracy"] == 0.5
+        assert about["by_origin"]["none"]["accuracy"] is None
+        assert {c: part["n"] for c, part in about["by_channel"].items()} == {"-": 1, "c1": 4}
+        for figure in (about["accuracy"], about["macro_f1"], about["weighted_f1"]):
+            assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+        assert found["rows"][0]["target"] == "sentiment"
+        assert found["rows"][0]["accuracy"].startswith("0.750 (")
+        assert found["title"] == f"current labels against {tmp_path / 't.csv'}"
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+    def test_the_model_is_scored_not_what_a_review_made_of_it(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        reviewed = segment_id("v01", 4_000)  # the model says neutral, people negative
+        found = score(store, written(tmp_path / "t.csv", [(reviewed, "negative")]))
+        assert found["targets"]["sentiment"]["accuracy"]["value"] == 0
+
+    def test_one_run(self, store: Store, tmp_path: Path) -> None:
+        first = segment_id("v01", 0)
+        path = written(tmp_path / "t.csv", [(first, "positive")])
+        scores = {run: score(store, path, run)["targets"]["sentiment"] for run in ("r1", "r2")}
+        assert [s["accuracy"]["value"] for s in scores.values()] == [0, 1]
+        assert scores["r1"]["accuracy"]["low"] is None  # one video
+        for run in ("r3", "r9"):  # one that did not finish, and none
+            with pytest.raises(UsageError, match=f"no finished run '{run}'"):
+                score(store, path, run)
+
+    def test_parquet_with_both_targets_and_gaps(self, store: Store, tmp_path: Path) -> None:
+        ids = [segment_id("v01", 0), segment_id("v01", 4_000), segment_id("v02", 1_000), "x-0-1"]
+        table = pa.table(
+            {
+                "segment_id": ids,
+                "emotion": ["joy", None, "anger", "joy"],
+                "sentiment": ["positive", "neutral", None, None],
+                "other": [1, 2, 3, 4],
+            }
+        )
+        pq.write_table(table, tmp_path / "t.parquet")
+        found = score(store, tmp_path / "t.parquet")
+        assert found["notes"] == [
+            f"1 of 4 segments in {tmp_path / 't.parquet'} have no row in the labels: they are "
+            "passed over"
+        ]
+        assert found["targets"]["sentiment"]["n"] == 2
+        emotion = found["targets"]["emotion"]
+        assert (emotion["n"], emotion["accuracy"]["value"], emotion["ece"]) == (2, 0.5, None)
+        assert found["targets"]["sentiment"]["ece"] is not None
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ("segment,sentiment\na,positive\n", "lacks the column segment_id"),
+            ("segment_id,label\na,positive\n", "lacks the column sentiment or emotion"),
+            ("segment_id,sentiment\n", "has no rows"),
+            ("segment_id,sentiment\na,happy\n", "'happy' is no sentiment: write one of negative"),
+            ("segment_id,emotion\na,positive\n", "'positive' is no emotion"),
+            ("segment_id,sentiment\na,positive\na,negative\n", "'a' more than once"),
+            ("segment_id,sentiment,sentiment\na,positive,neutral\n", "two columns sentiment"),
+            ("segment_id,sentiment\na,positive\n", "1 of 1 segments in"),
+            ("segment_id,sentiment\nv01-0-3000,\n", "no row says what a segment is"),
+            ("segment_id,sentiment\na,b,c\n", "no CSV that can be read"),
+            (None, "cannot be read"),
+        ],
+    )
+    def test_what_is_no_truth_is_refused(
+        self, store: Store, tmp_path: Path, text: str | None, complaint: str
+    ) -> None:
+        path = tmp_path / "t.csv"
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(UsageError, match=complaint) as refused:
+            score(store, path)
+        assert str(path) in str(refused.value)
+
+    def test_no_parquet_either(self, store: Store, tmp_path: Path) -> None:
+        (tmp_path / "t.parquet").write_bytes(b"no")
+        with pytest.raises(UsageError, match="not Parquet"):
+            score(store, tmp_path / "t.parquet")
+
+
+class Labelled:
+    """A store labelled by a run that finished at noon of 5 January."""
+
+    noon = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+    def __init__(self, root: Path) -> None:
+        self.made: Made = planted(200, 5)
+        self.store = put(root, self.made)
+
+    def review(self, rows: list[int], at: datetime, name: str) -> None:
+        given = [
+            {
+                "review_id": f"{name}-{i}",
+                "video_id": self.made.videos[i],
+                "segment_id": self.made.segment_ids[i],
+                "sentiment": NAMES[self.made.truth[i]],
+                "emotion": None,
+                "reviewer": "a test",
+                "reviewed_at": at,
+                "reason": None,
+            }
+            for i in rows
+        ]
+        self.store.commit("reviews", name, table_from_rows("reviews", given), name)
+
+    def run(self, name: str, **changed: Any) -> FusionModel:
+        model = train_fusion(self.store, self.made.video_ids, BACKENDS, settings(**changed))
+        given = settings(**changed)
+        resolve(self.store, name, 0, self.made.video_ids, BACKENDS, model, given)
+        row = run_row(
+            name,
+            5,
+            model_id=model.model_id,
+            model_card=f"models/{model.model_id}/card.json" if model.card else None,
+        )
+        self.store.commit("runs", name, table_from_rows("runs", [row]), name)
+        return model
+
+
+class TestReviews:
+    @pytest.fixture
+    def labelled(self, tmp_path: Path) -> Labelled:
+        return Labelled(tmp_path / "store")
+
+    def test_only_those_that_the_labels_did_not_learn_from(self, labelled: Labelled) -> None:
+        before, after = list(range(0, 200, 4)), list(range(1, 200, 4))
+        labelled.review(before, labelled.noon - timedelta(hours=1), "before")
+        model = labelled.run("r1")
+        assert model.card is not None
+        assert model.card["data"]["reviewed"] == len(before)
+        labelled.review(after, labelled.noon + timedelta(hours=1), "after")
+        # A second look at what was learned from makes it no test.
+        labelled.review(before[:5], labelled.noon + timedelta(hours=2), "again")
+        found = score(labelled.store, None)
+        about = found["targets"]["sentiment"]
+        assert about["n"] == len(after)
+        assert found["notes"] == [
+            f"{len(before)} reviews that the labels may have learned from count not"
+        ]
+        labels = said(labelled.store, "r1")
+        right = [
+            labels[labelled.made.segment_ids[i]] == NAMES[labelled.made.truth[i]] for i in after
+        ]
+        assert about["accuracy"]["value"] == pytest.approx(np.mean(right))
+        assert about["accuracy"]["low"] < about["accuracy"]["value"] < about["accuracy"]["high"]
+        assert found["truth"] == "reviews"
+
+    def test_all_where_the_model_learned_from_none(self, labelled: Labelled) -> None:
+        model = labelled.run("r1")
+        assert model.card is not None
+        labelled.review([0, 50, 100], labelled.noon - timedelta(hours=1), "before")
+        assert score(labelled.store, None)["targets"]["sentiment"]["n"] == 3
+
+    def test_all_where_the_strategy_learns_nothing(self, labelled: Labelled) -> None:
+        labelled.review([0, 50, 100], labelled.noon - timedelta(hours=1), "before")
+        labelled.run("r1", strategy="late-mean")
+        assert score(labelled.store, None)["targets"]["sentiment"]["n"] == 3
+
+    def test_none_of_a_model_whose_card_is_gone(self, labelled: Labelled) -> None:
+        labelled.review([0, 50, 100], labelled.noon - timedelta(hours=1), "before")
+        model = labelled.run("r1")
+        labelled.store.remove_folder("models", model.model_id)
+        with pytest.raises(UsageError, match="3 reviews that the labels may have learned from"):
+            score(labelled.store, None, "r1")
+
+    def test_without_a_review(self, labelled: Labelled) -> None:
+        with pytest.raises(UsageError, match="has no reviews: give a file"):
+            score(labelled.store, None)
+
+
+def test_a_store_without_a_run(tmp_path: Path) -> None:
+    made = planted(20, 2)
+    store = put(tmp_path / "store", made)
+    path = written(tmp_path / "t.csv", [(made.segment_ids[0], "positive")])
+    with pytest.raises(UsageError, match=r"1 of 1 segments in .* have no row"):
+        score(store, path)
