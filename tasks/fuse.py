@@ -15,7 +15,6 @@ from vsa_core import runs
 from vsa_core.config import Settings
 from vsa_core.errors import UsageError
 from vsa_core.fusion import FusionModel, registry
-from vsa_core.fusion.card import read_card
 from vsa_core.fusion.comparing import compare
 from vsa_core.fusion.resolve import resolve as core_resolve
 from vsa_core.fusion.strategies import UNTRAINED
@@ -55,12 +54,7 @@ def chosen_model(model_id: str | None, domain: str, settings: Settings, root: st
         return found
     if model_id in UNTRAINED:
         return FusionModel(model_id, None, None)
-    if store.folder("models", model_id) is None:
-        raise UsageError(
-            f"{store.location} holds no fusion model {model_id!r}: see `vsa models fusion list`"
-        )
-    card = read_card(store, model_id)
-    return FusionModel(model_id, card, card["reason"])
+    return registry.stored(store, model_id)
 
 
 @task(name="consider", **STAGE)

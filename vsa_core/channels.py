@@ -1,4 +1,4 @@
-"""channels.yaml: which channels, playlists and feeds are watched, and what belongs together"""
+"""channels.yaml: which channels, playlists and feeds are watched, and what belongs together."""
 
 from __future__ import annotations
 

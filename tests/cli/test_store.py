@@ -46,9 +46,7 @@ def test_compact_keeps_every_row(store: Store, capsys: pytest.CaptureFixture[str
     assert main(["store", "verify", "--store", str(store.root)]) == 0
 
 
-def test_repair_puts_a_corrupt_file_aside(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_repair_puts_a_corrupt_file_aside(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     torn = store.root / "segments" / "v01.parquet"
     torn.write_bytes(torn.read_bytes()[:-20])
     assert main(["store", "verify", "--store", str(store.root)]) == 1

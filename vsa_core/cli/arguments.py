@@ -10,7 +10,18 @@ from vsa_core import __version__
 from vsa_core.errors import UsageError
 
 # Each is a module here with `run(args) -> exit code`, imported when it is chosen.
-VERBS = ("run", "label", "query", "status", "predict", "models", "store", "forget", "experiment")
+VERBS = (
+    "run",
+    "relabel",
+    "label",
+    "query",
+    "status",
+    "predict",
+    "models",
+    "store",
+    "forget",
+    "experiment",
+)
 EXPERIMENTS = ("tf-mvsa", "digits", "mosi", "crema-d")
 QUERY_FORMATS = ("table", "csv", "json", "parquet")
 
@@ -33,6 +44,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"vsa {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     _run(verbs)
+    _relabel(verbs)
     _label(verbs)
     _query(verbs)
     _status(verbs)
@@ -69,6 +81,35 @@ def _run(verbs: Any) -> None:
         help="fetch no weights; otherwise what the profile lacks is fetched first",
     )
     run.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+
+
+def _relabel(verbs: Any) -> None:
+    relabel = _added(
+        verbs,
+        "relabel",
+        "label a store's videos anew",
+        "Label the videos of a store anew with another fusion model, from what the models said of "
+        "them: no video is opened, fetched or needed.",
+        "vsa relabel --domain cooking",
+    )
+    relabel.add_argument(
+        "--model",
+        metavar="ID",
+        help="a model of `vsa models fusion list`, or a strategy that learns nothing, such as "
+        "late-mean (default: the one promoted for the domain)",
+    )
+    relabel.add_argument(
+        "--domain", default="default", metavar="NAME", help="whose model (default: default)"
+    )
+    relabel.add_argument(
+        "--channel",
+        action="append",
+        metavar="NAME",
+        help="only videos of this channel of channels.yaml; may be repeated",
+    )
+    _add_store(relabel)
+    _add_config(relabel)
+    relabel.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
 
 def _label(verbs: Any) -> None:

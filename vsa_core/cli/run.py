@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,35 @@ def run(args: Namespace) -> int:
     settings = load_config(args.config, args.profile)
     if not args.offline:
         pull_missing(settings)
+    return carry_out(args, settings, _label)
+
+
+def _label(args: Namespace) -> dict[str, Any]:
+    from flows.label import label_sources
+
+    summary: dict[str, Any] = label_sources(
+        sources=args.sources,
+        store=args.store,
+        profile=args.profile,
+        config=str(args.config) if args.config else None,
+        limit=args.limit,
+    )
+    return summary
+
+
+def carry_out(
+    args: Namespace, settings: Settings, start: Callable[[Namespace], dict[str, Any]]
+) -> int:
+    """Run a flow that labels, with a bar per stage and a table at the end.
+
+    Args:
+        args: of the command; `store` and `json` count here.
+        settings: whose models are needed.
+        start: runs the flow in this process and returns its summary.
+
+    Returns:
+        The exit code.
+    """
     console = Console(stderr=True, soft_wrap=True)
     bars = _Bars(console)
     # Ctrl-C must reach the stages, which run in other threads, before Prefect sees it.
@@ -114,7 +145,8 @@ def run(args: Namespace) -> int:
     signal.signal(signal.SIGINT, interrupt)
     token = LISTENER.set(bars)
     try:
-        summary = _label(args, settings, bars)
+        with _prefect(settings), bars.progress:
+            summary = start(args)
         code = 0 if not summary["failures"] else SOME_FAILED
     except RunFailedError as error:
         summary, code = error.summary, 1
@@ -141,8 +173,9 @@ def run(args: Namespace) -> int:
     return code
 
 
-def _label(args: Namespace, settings: Settings, bars: _Bars) -> dict[str, Any]:
-    """Run the flow in this process, against a server of its own or the one the user set."""
+@contextmanager
+def _prefect(settings: Settings) -> Iterator[None]:
+    """A server of our own for flows of this process, or the one the user set."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
     os.environ.setdefault("PREFECT_CLI_COLORS", "false")
@@ -151,23 +184,18 @@ def _label(args: Namespace, settings: Settings, bars: _Bars) -> dict[str, Any]:
     with starting_server() as server:
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        from flows.label import label_sources
-
         logging.getLogger("prefect").setLevel(logging.CRITICAL)
         backend_ids(settings)  # loads the models while the server starts
-        address = {}
-        if server is not None:
-            address = {PREFECT_API_URL: server.wait()}
-            os.environ["PREFECT_API_URL"] = address[PREFECT_API_URL]  # for worker processes
-        with temporary_settings(address), bars.progress:
-            result: dict[str, Any] = label_sources(
-                sources=args.sources,
-                store=str(args.store),
-                profile=args.profile,
-                config=str(args.config) if args.config else None,
-                limit=args.limit,
-            )
-    return result
+        if server is None:
+            yield
+            return
+        address = server.wait()
+        os.environ["PREFECT_API_URL"] = address  # for worker processes
+        try:
+            with temporary_settings({PREFECT_API_URL: address}):
+                yield
+        finally:
+            del os.environ["PREFECT_API_URL"]
 
 
 def _interrupted(console: Console, args: Namespace) -> None:

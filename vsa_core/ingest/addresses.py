@@ -1,4 +1,4 @@
-"""Addresses and what they are called, so that a video is one whatever form its address has"""
+"""Addresses and what they are called, so that a video is one whatever form its address has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Atom feeds, YouTube's among them, as a list of yt-dlp's; RSS yt-dlp reads itself"""
+"""Atom feeds, YouTube's among them, as a list of yt-dlp's; RSS yt-dlp reads itself."""
 
 from __future__ import annotations
 

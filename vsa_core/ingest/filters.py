@@ -1,4 +1,4 @@
-"""Which videos of a list are wanted: what the listing can tell, and what only the page can"""
+"""Which videos of a list are wanted: what the listing can tell, and what only the page can."""
 
 from __future__ import annotations
 

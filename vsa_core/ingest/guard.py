@@ -1,4 +1,4 @@
-"""Which addresses may be reached, how long, and how much may be read
+"""Which addresses may be reached, how long, and how much may be read.
 
 A name is resolved once for each connection. What is not public is refused, and the connection
 goes to the very address that was checked: a name that changes its mind in between gains nothing.

@@ -1,4 +1,4 @@
-"""What an address leads to: one video, or every video of a channel, playlist, page or feed
+"""What an address leads to: one video, or every video of a channel, playlist, page or feed.
 
 Listing asks for the list and not for each video on it. What the list does not say, and a filter
 asks for, is looked up on the video's page when it is fetched, or here where `filters.max_videos`

@@ -1,4 +1,4 @@
-"""The folder of downloads: where it is, who writes in it, and what makes room on the disk"""
+"""The folder of downloads: where it is, who writes in it, and what makes room on the disk."""
 
 from __future__ import annotations
 

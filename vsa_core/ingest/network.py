@@ -1,4 +1,4 @@
-"""yt-dlp's requests over http and https, held to a watch: the one way it has to the network
+"""yt-dlp's requests over http and https, held to a watch: the one way it has to the network.
 
 Pages, redirects, manifests, segments, captions and media all come through here.
 """

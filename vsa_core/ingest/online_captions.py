@@ -1,4 +1,4 @@
-"""Captions a page offers: those people made before automatic ones, in the languages wanted"""
+"""Captions a page offers: those people made before automatic ones, in the languages wanted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What yt-dlp's errors mean: never again, maybe later, or at once once more"""
+"""What yt-dlp's errors mean: never again, maybe later, or at once once more."""
 
 from __future__ import annotations
 

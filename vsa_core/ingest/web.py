@@ -1,4 +1,4 @@
-"""One video from an http(s) address, fetched by yt-dlp into the folder of downloads"""
+"""One video from an http(s) address, fetched by yt-dlp into the folder of downloads."""
 
 from __future__ import annotations
 
@@ -122,12 +122,14 @@ def _download(item: Item, settings: Settings, unfinished: Path) -> None:
     if path is None:
         raise Refusal(Outcome.FAILED, "no_file", "nothing was downloaded")
     try:
-        probe(path)
+        media = probe(path)
     except MediaError as error:
         # Of a file whose length nobody told, only the beginning may have come.
         outcome = Outcome.REFUSED if part.complete else Outcome.FAILED
         path.unlink()
         raise Refusal(outcome, "not_a_video", f"what came does not decode ({error})") from error
+    # A page need not say how long its video is.
+    _refuse({"duration": media.duration_ms / 1000}, item, settings)
 
 
 class _Part:

@@ -146,16 +146,14 @@ class Store(Reader):
                 self.discard(table, key, part=own)
             return
 
-        def compacted() -> bool:
+        def look() -> tuple[list[StoredFile], bool]:
+            listed = self._place.around(table, part, key)
             now = standing(self._place, self._footers, listed)
-            return any(
-                key in self._held(file) or key in file.superseded
-                for file in (*now.files, *now.stale)
-                if file.compacted
-            )
+            compacted = [file for file in (*now.files, *now.stale) if file.compacted]
+            return listed, any(key in self._keys_in(file) for file in compacted)
 
-        listed = self._place.around(table, part, key)
-        if retried(compacted):  # no rows of its own supersede the compacted ones
+        listed, joined = retried(look)
+        if joined:  # no rows of its own supersede the compacted ones
             self.commit(table, key, TABLES[table].schema.empty_table(), "discarded", part=part)
         else:
             self._place.remove([file.name for file in listed if file.key == key])

@@ -64,16 +64,16 @@ def compact_part(
     with place.compacting():
         generation = place.opened(table, part)
         for _ in range(_TRIES):
-            now = standing(place, footers, place.files(table, part))
-            torn = {file.name for file in now.torn}
-            chosen = [f for f in _chosen(footers, now.files, large) if f.name not in torn]
-            kept = [f for f in now.files if f.compacted and f not in chosen]
             made = name_of(table, part, generation)
-            rows = _merged(place, footers, chosen)
             try:
+                now = standing(place, footers, place.files(table, part))
+                torn = {file.name for file in now.torn}
+                chosen = [f for f in _chosen(footers, now.files, large) if f.name not in torn]
+                rows = _merged(place, footers, chosen)
                 place.put(made, partial(write_rows, TABLES[table], rows))
             except FileGoneError:
                 continue  # one was replaced since it was listed
+            kept = [f for f in now.files if f.compacted and f not in chosen]
             # What a file that stays supersedes is only stale as long as that one stands.
             stale = [f for f in now.stale if f not in kept]
             place.swap([*chosen, *stale], made)

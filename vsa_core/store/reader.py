@@ -233,11 +233,15 @@ class Reader:
             for found, listed in by_part(self._place.files(table, part)).items()
         }
 
+    def _keys_in(self, file: StoredFile) -> list[str]:
+        """The keys of a compacted file."""
+        footer = self._footers.of(file)
+        return list(footer.keys) if footer is not None and footer.keys is not None else []
+
     def _held(self, file: StoredFile) -> list[str]:
         """The keys of a compacted file that count."""
-        footer = self._footers.of(file)
         hidden = set(file.superseded)
-        return [key for key in (footer.keys if footer and footer.keys else {}) if key not in hidden]
+        return [key for key in self._keys_in(file) if key not in hidden]
 
     def rows_of(self, file: StoredFile, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of one file that count, in bounded tables.
