@@ -138,7 +138,7 @@ def _write_run(
         "videos": videos,
         "videos_failed": 0,
         "segments": by_origin.total(),
-        "counts": json.dumps({"agreement": by_agreement, "origins": by_origin}),
+        "counts": json.dumps({"foreign": 0, "agreement": by_agreement, "origins": by_origin}),
         "metrics": json.dumps(metrics),
         "failures": [],
         "version": "0",

@@ -6,6 +6,7 @@ A runner is started inside the flow, not handed to it: a deployment loads its fl
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -103,6 +104,7 @@ class _Processes(ProcessPoolTaskRunner):
             for child in self._children:
                 child.kill()
         super().__exit__(exc_type, exc_value, traceback)
+        gc.collect()  # its queues' semaphores, of which Python warns where a run ends abruptly
 
     def _forward_subprocess_messages(self) -> None:
         # In a thread of its own that would not know the flow's settings, nor its server.
@@ -123,13 +125,15 @@ def _begin() -> None:
 
 
 def _dask(settings: Run) -> Runner:
-    from prefect_dask import DaskTaskRunner
+    from prefect_dask.task_runners import DaskTaskRunner
 
     level = _level()
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(level)
+    made: Runner
     if settings.address:
-        return DaskTaskRunner(address=settings.address, client_kwargs={"timeout": _ANSWER_S})
+        made = DaskTaskRunner(address=settings.address, client_kwargs={"timeout": _ANSWER_S})
+        return made
     # One task at a time in a worker: torch computes with one thread per task, and a worker that
     # runs out of memory takes one shard with it, which another worker does again.
     kwargs = {
@@ -139,7 +143,8 @@ def _dask(settings: Run) -> Runner:
         "security": True,  # whoever reaches a scheduler runs code: other users of this machine
         "silence_logs": level,
     }
-    return DaskTaskRunner(cluster_kwargs=kwargs)
+    made = DaskTaskRunner(cluster_kwargs=kwargs)
+    return made
 
 
 def _ray(settings: Run) -> Runner:
@@ -147,19 +152,21 @@ def _ray(settings: Run) -> Runner:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     # Tasks that ask for no GPU see those there are: our models take one where they find it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-    from prefect_ray import RayTaskRunner
+    if settings.address is None:  # agents of a killed run look for their cluster so long
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+    from prefect_ray.task_runners import RayTaskRunner
 
-    kwargs = {"log_to_driver": False, "configure_logging": False, "logging_level": _level()}
-    logging.getLogger(ray.__name__).setLevel(_level())
-    if settings.address:
-        return RayTaskRunner(address=settings.address, init_kwargs=kwargs)
-    kwargs |= {
-        "num_cpus": settings.workers,
-        "include_dashboard": False,
-        "object_store_memory": _RAY_OBJECTS_BYTES,
-    }
-    return RayTaskRunner(address="local", init_kwargs=kwargs)
+    level = _level()
+    logging.getLogger("ray").setLevel(level)
+    kwargs = {"log_to_driver": False, "configure_logging": False, "logging_level": level}
+    if settings.address is None:
+        kwargs |= {
+            "num_cpus": settings.workers,
+            "include_dashboard": False,
+            "object_store_memory": _RAY_OBJECTS_BYTES,
+        }
+    made: Runner = RayTaskRunner(address=settings.address or "local", init_kwargs=kwargs)
+    return made
 
 
 def _level() -> int:

@@ -42,7 +42,7 @@ def commands() -> list[str]:
     found = []
     for path in [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]:
         for line in path.read_text(encoding="utf-8").splitlines():
-            verb = r"(?:run|label|query|status|predict|models|store|experiment)\b"
+            verb = r"(?:run|relabel|forget|label|query|status|predict|models|store|experiment)\b"
             match = re.match(rf"(?:.*\| )?(?:\.venv/bin/)?(vsa {verb}(?!.*…).*)", line.strip())
             if match:
                 found.append(match[1])

@@ -11,6 +11,7 @@ from tests.small_store import TEXT, at, review, run_row, segment_id, small_store
 from vsa_core import query
 from vsa_core.cli import main
 from vsa_core.cli.status import summary
+from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
 
@@ -153,3 +154,21 @@ def test_sentiments_that_shift_from_run_to_run_are_told(tmp_path: Path) -> None:
     [line] = summary(store)["warnings"]
     assert "since the last run" in line
     assert at(12).isoformat() == summary(store)["last_runs"][0]["finished_at"]
+
+
+def test_predictions_are_let_be_where_every_run_counted_no_foreign_segment(
+    tmp_path: Path,
+) -> None:
+    store = small_store(tmp_path / "store")
+    for path in (store.root / "predictions").rglob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:50])  # whoever reads it is told
+    with pytest.raises(StoreError, match="predictions"):
+        summary(store)
+    for run_id, day in (("r1", 3), ("r2", 5)):
+        row = run_row(run_id, day, counts=json.dumps({"foreign": 0}))
+        store.commit("runs", run_id, table_from_rows("runs", [row]), "counted")
+    assert summary(store)["foreign"] == {}
+    row = run_row("r1", 3, counts=json.dumps({"foreign": 2}))
+    store.commit("runs", "r1", table_from_rows("runs", [row]), "counted")
+    with pytest.raises(StoreError, match="predictions"):
+        summary(store)

@@ -107,7 +107,7 @@ def summary(store: Store) -> dict[str, Any]:
             "segments": segments,
             "labels": sum(row["n"] for row in labels),
             **{f"labels_by_{column}": _totals(labels, column) for column in _LABEL_COLUMNS},
-            "foreign": _foreign(ask),
+            "foreign": _foreign(ask, runs),
             "reviews": reviews,
             "last_runs": [_shown(run) for run in runs[:_LAST_RUNS]],
             **_knowing(ask, runs, reviews),
@@ -118,7 +118,10 @@ def summary(store: Store) -> dict[str, Any]:
     return {"store": store.location, **look(store, asked), "tables": sizes}
 
 
-def _foreign(ask: _Ask) -> dict[str, int]:
+def _foreign(ask: _Ask, runs: list[dict[str, Any]]) -> dict[str, int]:
+    """Count by language; no run that found none makes anybody look at its predictions."""
+    if all(json.loads(run["counts"]).get("foreign") == 0 for run in runs):
+        return {}
     some = _count(ask, _LACKING)
     return {row["language"]: row["n"] for row in ask(_FOREIGN)} if some else {}
 

@@ -73,10 +73,11 @@ def compact_part(
                 place.put(made, partial(write_rows, TABLES[table], rows))
             except FileGoneError:
                 continue  # one was replaced since it was listed
-            kept = [f for f in now.files if f.compacted and f not in chosen]
-            # What a file that stays supersedes is only stale as long as that one stands.
-            stale = [f for f in now.stale if f not in kept]
-            place.swap([*chosen, *stale], made)
+            kept = {f.name for f in now.files if f.compacted and f not in chosen}
+            # What a file that stays supersedes is only stale as long as that one stands: another
+            # compaction may have withdrawn it.
+            sure = kept <= {file.name for file in place.files(table, part)}
+            place.swap([*chosen, *now.stale] if sure else chosen, made)
             return
     raise StoreError(
         f"{place.where(table)}: its files change too fast to be joined: try again later"
