@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -131,8 +131,9 @@ def record(
         started: when it began.
     """
     model_id, card, reason = model
-    finished = datetime.now(UTC)
-    seconds = (finished - started).total_seconds()
+    now = datetime.now(UTC)
+    finished = _after_all_others(store, run_id, now)
+    seconds = max(0.0, (now - started).total_seconds())
     failed = len({failure["video_id"] or failure["path"] for failure in failures})
     counts = summarise(store, run_id, video_ids, settings)
     status = "complete"
@@ -177,3 +178,14 @@ def record(
         "times_real_time": round(counts["media_seconds"] / seconds, 1) if seconds else None,
         "failures": [dict(failure) for failure in failures],
     }
+
+
+def _after_all_others(store: Store, run_id: str, now: datetime) -> datetime:
+    """Now; where the clock was moved back, just after the run that ended last: the latest wins."""
+    ended = [
+        row["finished_at"]
+        for table in store.scan("runs", columns=["run_id", "finished_at"])
+        for row in table.to_pylist()
+        if row["run_id"] != run_id
+    ]
+    return max([now, *(other + timedelta(microseconds=1) for other in ended)])

@@ -116,7 +116,7 @@ def test_the_contract_of_run() -> None:
     assert vars(args) == {
         "verb": "run",
         "sources": ["a", "b"],
-        "store": Path("s"),
+        "store": "s",
         "config": Path("c"),
         "profile": "p",
         "limit": 3,

@@ -343,17 +343,28 @@ def test_readers_go_on_while_others_commit_and_compact(store: Store, url: str) -
     for number in range(12):
         store.commit("segments", f"v{number:02}", segments(f"v{number:02}"), "a")
     program = f"""
+        import select, sys
         from tests.store.rows import segments
         from vsa_core.store import Store
-        store = Store({url!r})
-        for turn in range(4):
-            for number in range(turn, 12, 3):
+        store, turn = Store({url!r}), 0
+        print("begun", flush=True)
+        while turn < 2 or not select.select([sys.stdin], [], [], 0)[0]:
+            for number in range(turn % 3, 12, 3):
                 store.commit("segments", f"v{{number:02}}", segments(f"v{{number:02}}"), str(turn))
             store.compact()
+            turn += 1
     """
-    writer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], cwd=REPO)
-    looks = 0
-    while writer.poll() is None or not looks:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=REPO,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "begun\n"
+    for _ in range(8):
         assert len(texts(store)) == 36
         assert len(store.refs("segments")) == 12
         ref = store.find("segments", "v07")
@@ -361,9 +372,9 @@ def test_readers_go_on_while_others_commit_and_compact(store: Store, url: str) -
         assert store.read(ref).num_rows == 3
         sql = "SELECT count(*) AS n, count(DISTINCT segment_id) AS d FROM segments"
         assert list(ask(store, sql).rows()) == [{"n": 36, "d": 36}]
-        looks += 1
-    assert writer.returncode == 0
-    assert looks > 1
+    writer.stdin.close()
+    assert writer.wait(60) == 0
+    writer.stdout.close()
     assert verify(Store(url)) == []
 
 

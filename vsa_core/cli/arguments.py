@@ -398,6 +398,12 @@ def _store(verbs: Any) -> None:
         "code 1 when something is.",
         "vsa store verify",
     )
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="put files that do not read aside in .quarantine/, so that the next run makes anew "
+        "what can be made",
+    )
     compact = _added(
         actions,
         "compact",

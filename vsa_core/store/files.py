@@ -90,7 +90,7 @@ class StoredFile:
     key: str | None
     size: int
     superseded: tuple[str, ...] = ()
-    stamp: Stamp = field(default=(), compare=False)
+    stamp: Stamp = ()
 
     @property
     def compacted(self) -> bool:
