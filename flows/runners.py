@@ -155,7 +155,7 @@ def _ray(settings: Run) -> Runner:
     if settings.address is None:  # agents of a killed run look for their cluster so long
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     import ray._private.worker as driver
-    from prefect_ray.task_runners import RayTaskRunner
+    from prefect_ray.task_runners import RayTaskRunner  # type: ignore[import-untyped]
 
     # It prints on stdout, whatever log_to_driver says, that a worker died, and tries it again.
     driver._worker_logs_enabled = False

@@ -16,6 +16,7 @@ from vsa_core import archive
 from vsa_core.fusion import FusionModel
 from vsa_core.migrate import check
 from vsa_core.runs import RunFailedError
+from vsa_core.standing import unlabelled
 from vsa_core.store import Store
 
 
@@ -77,8 +78,14 @@ def _watched(group: Group, root: str, retry: bool) -> dict[str, Any] | None:
     started = datetime.now(UTC)
     known = archive.known(Store(root))
     looked, asked = look_at_new(group, root, known, retry=retry)
-    if not asked:
+    # What a run that was cut off looked at, and did not come to label.
+    theirs = archive.videos_of(archive.known(Store(root)), group.names)
+    left = unlabelled(theirs, group.settings, Store(root))
+    left = [video_id for video_id in left if video_id not in looked.video_ids]
+    if not asked and not left:
         return None
+    asked += len(left)
+    looked.video_ids += left
     model = current_model(group.domain, group.settings, root)
     if model is None:
         model = _first(group, root)

@@ -19,13 +19,14 @@ _AWAY_S = 60.0
 # A cycle of so many kills, then the store is held against an undisturbed one.
 _KILLS_A_CYCLE = 5
 _FLOWS = {"watch-channels": "watch", "label-sources": "files"}
+# What a model learns while two runs overlap depends on what stands by then: nothing is learned.
+_OVERLAP = {"watch-channels": "plain", "label-sources": "plain-files"}
 
 
 def flow(lab: Lab, rounds: int) -> None:
     """The process of the flow run is killed; the next run goes on."""
 
     def kill(store: Path, run: str, name: str) -> list[str]:
-        lab.place.ask("health")
         for process in lab.place.engines(run):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -42,9 +43,10 @@ def worker(lab: Lab, rounds: int) -> None:
         orphan = bool(lab.place.engines(run))
         lab.say(f"     its flow run {'goes on as an orphan' if orphan else 'had no process yet'}")
         lab.place.start_worker()
-        return [run, lab.place.begin(store, name)] if orphan else [lab.place.begin(store, name)]
+        new = lab.place.begin(store, name, lab.place.plain)
+        return [run, new] if orphan else [new]
 
-    _cycles(lab, rounds, kill)
+    _cycles(lab, rounds, kill, overlap=True)
 
 
 def server(lab: Lab, rounds: int) -> None:
@@ -74,7 +76,13 @@ def away(lab: Lab, rounds: int) -> None:
     _cycles(lab, rounds, kill)
 
 
-def _cycles(lab: Lab, rounds: int, kill: Callable[[Path, str, str], list[str]]) -> None:
+def _cycles(
+    lab: Lab,
+    rounds: int,
+    kill: Callable[[Path, str, str], list[str]],
+    *,
+    overlap: bool = False,
+) -> None:
     """Rounds of kills, some on each of several stores.
 
     Args:
@@ -82,13 +90,15 @@ def _cycles(lab: Lab, rounds: int, kill: Callable[[Path, str, str], list[str]]) 
         rounds: kills in all.
         kill: kills, restarts what has to be, and returns the runs that are at work then; the last
             is the one to watch.
+        overlap: whether runs are at work at the same time.
     """
     done, cycle = 0, 0
     while done < rounds:
         name = list(_FLOWS)[cycle % 2]
         cycle += 1
         store = lab.store()
-        done += _cycle(lab, min(_KILLS_A_CYCLE, rounds - done), kill, store, name)
+        most = min(_KILLS_A_CYCLE, rounds - done)
+        done += _cycle(lab, most, kill, store, name, overlap=overlap)
 
 
 def _cycle(
@@ -97,11 +107,14 @@ def _cycle(
     kill: Callable[[Path, str, str], list[str]],
     store: Path,
     name: str,
+    *,
+    overlap: bool,
 ) -> int:
     place = lab.place
-    total = len(stamps(lab.stores[_FLOWS[name]]))
-    runs = {place.begin(store, name)}
-    run = next(iter(runs))
+    like, config = (_OVERLAP if overlap else _FLOWS)[name], place.plain if overlap else place.config
+    total = len(stamps(lab.stores[like]))
+    run = place.begin(store, name, config)
+    runs = [run]
     kills = 0
     while kills < most:
         # So many more files; then somewhere within the next write or the work before it.
@@ -109,32 +122,33 @@ def _cycle(
         if not _reached(lab, store, run, wanted):
             break  # it ended before
         time.sleep(lab.chance.uniform(0, 0.2))
+        if not place.engines(run):
+            continue
         stood, files = standing(store), stamps(store)
-        started = bool(place.engines(run))
         left = kill(store, run, name)
-        runs.update(left)
+        runs += [one for one in left if one not in runs]
         kills += 1
         lab.gone(stood, store, "at the kill")
         rewritten = _again(files, store)
-        what = "at work" if started else "starting"
         lab.round(
-            f"killed, its run {what}; {len(stood)} of {total} files stood: {_said(stood)}; "
-            f"{rewritten} written again so far"
+            f"killed; {len(stood)} of {total} files stood: {_said(stood)}; {rewritten} written "
+            "again meanwhile"
         )
         run = left[-1]
     before, files = standing(store), stamps(store)
     for each in runs:  # orphans too
-        state = place.ended(each) if place.engines(each) else place.state(each)
-        lab.say(f"     run {each[:8]} ended {state}")
+        at_work = each == run or place.engines(each)
+        state = place.ended(each) if at_work else place.state(each)
+        lab.say(f"     run {each[:8]}: {state}")
     for _ in range(3):
-        if place.ended(place.begin(store, name)) == "COMPLETED":
+        if place.ended(place.begin(store, name, config)) == "COMPLETED":
             break
     else:
         lab.wrong(f"three runs after the kills did not complete: {store}")
     lab.gone(before, store, "after the last run")
     again = _again(files, store)
     lab.say(f"     complete; {again} of {len(files)} files that stood were written again")
-    lab.check(store, _FLOWS[name], kills)
+    lab.check(store, like, kills)
     return kills
 
 
@@ -143,13 +157,13 @@ def _reached(lab: Lab, store: Path, run: str, files: int) -> bool:
     deadline = time.monotonic() + LIMIT_S
     looked = 0.0
     while time.monotonic() < deadline:
-        if len(stamps(store)) >= files:
+        if len(stamps(store)) >= files and lab.place.engines(run):
             break
         if time.monotonic() - looked > 1:
             looked = time.monotonic()
             if lab.place.state(run) in ENDED:
                 return False
-        time.sleep(0.01)
+        time.sleep(0.05)
     return lab.place.state(run) not in ENDED
 
 

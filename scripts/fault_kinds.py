@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, tzinfo
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def download(lab: Lab, rounds: int) -> None:
             lab.place.site.answer(f"/talk{n}.mp4", _cut_off(body, cut, hangs=slow))
         if number % 2:
             run = lab.place.begin(store)
-            waited(lambda at=store: _part(at), "a download is in the middle", 0.01)
+            waited(partial(_part, store), "a download is in the middle", 0.01)
             stood = standing(store)
             for process in lab.place.engines(run):
                 with suppress(ProcessLookupError):
@@ -213,9 +214,9 @@ def moved_back(by: timedelta) -> Iterator[None]:
 def overlap(lab: Lab, rounds: int) -> None:
     """Two nights of a channel and a run by hand on one store at once, compacted all the while."""
     for _ in range(rounds):
-        store = lab.store()
-        runs = [lab.place.begin(store), lab.place.begin(store)]
-        by_hand = lab.place.vsa(store, str(lab.place.files))
+        store, plain = lab.store(), lab.place.plain
+        runs = [lab.place.begin(store, config=plain), lab.place.begin(store, config=plain)]
+        by_hand = lab.place.vsa(store, str(lab.place.files), config=plain)
         over, compactions = threading.Event(), [0, 0]
         thread = threading.Thread(target=_compacting, args=(store, over, compactions))
         thread.start()
@@ -232,8 +233,8 @@ def overlap(lab: Lab, rounds: int) -> None:
         if states != ["COMPLETED"] * 2 or by_hand.returncode:
             lab.wrong(f"a run did not end well: {states} {by_hand.returncode} {said[-300:]}")
         both = {
-            table: sorted(lab.undisturbed["watch"][table] + rows)
-            for table, rows in lab.undisturbed["files"].items()
+            table: sorted(lab.undisturbed["plain"][table] + rows)
+            for table, rows in lab.undisturbed["plain-files"].items()
         }
         lab.compare(store, both, 1)
 

@@ -43,7 +43,16 @@ _SERVER = {
     "PREFECT_SERVER_UI_ENABLED": "false",
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "true",
     "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    # Nothing here is scheduled, late, paused or limited.
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_CLIENT_MAX_RETRIES": "8",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "OMP_NUM_THREADS": "1",
@@ -218,9 +227,9 @@ class Place:
 
         return waited(answer, f"{path} answers")
 
-    def begin(self, store: Path, flow: str = "watch-channels") -> str:
+    def begin(self, store: Path, flow: str = "watch-channels", config: Path | None = None) -> str:
         """Ask for a run of a deployment; returns its id."""
-        given: dict[str, Any] = {"store": str(store), "config": str(self.config)}
+        given: dict[str, Any] = {"store": str(store), "config": str(config or self.config)}
         if flow == "watch-channels":
             given["channels"] = str(self.folder / "channels.yaml")
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -164,6 +165,7 @@ def prepare(lab: Lab, *, deployed: bool) -> None:
         ("watch", "watch", place.config),
         ("files", "files", place.config),
         ("plain", "watch", place.plain),
+        ("plain-files", "files", place.plain),
     ):
         root = place.folder / "stores" / name
         lab.run(flow, root, config)
@@ -181,6 +183,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=KINDS, help="may be repeated")
     parser.add_argument("--keep", type=Path, help="a new folder to work in, which is kept")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
     if args.keep:
         args.keep.mkdir(parents=True)
     with (

@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from vsa_core.config import Settings
 from vsa_core.errors import CaptionError
 from vsa_core.ingest import Found
@@ -141,3 +144,32 @@ def predicted(wanted: Sequence[str] | None, settings: Settings, store: Store) ->
     for backend in backend_ids(settings).values():
         ready &= store.refs("predictions", store.part_of(backend)).keys()
     return sorted(ready if wanted is None else ready & set(wanted))
+
+
+def unlabelled(wanted: Sequence[str], settings: Settings, store: Store) -> list[str]:
+    """Ids of the videos that were looked at, hold speech, and are labelled by no finished run.
+
+    Args:
+        wanted: only these.
+        settings: whose backends looked.
+        store: where the tables lie.
+
+    Raises:
+        BackendError: a backend cannot be loaded.
+        StoreError: a table does not read.
+    """
+    runs = {
+        run_id
+        for table in store.scan("runs", columns=["run_id"])
+        for run_id in table["run_id"].to_pylist()
+    }
+    labelled: set[str] = set()
+    for table in store.scan("labels", columns=["run_id", "video_id"]):
+        finished = pc.is_in(table["run_id"], value_set=pa.array(sorted(runs), pa.string()))
+        labelled.update(pc.unique(table.filter(finished)["video_id"]).to_pylist())
+    spoken = {video_id for video_id, ref in store.refs("segments").items() if ref.rows}
+    return [
+        video_id
+        for video_id in predicted(wanted, settings, store)
+        if video_id in spoken and video_id not in labelled
+    ]
