@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import shutil
 import subprocess
 import time
@@ -18,7 +17,7 @@ import numpy as np
 
 from benchmarks.big_store import write_files
 from benchmarks.big_videos import BACKENDS, Size, video_ids
-from benchmarks.measure import VSA, scratch, timed
+from benchmarks.measure import VSA, scratch, timed, watched
 from vsa_core.config import Fusion, NamedModel, Settings
 
 _SEGMENTS = 2_000_000
@@ -81,11 +80,12 @@ def _command(*arguments: Any) -> dict[str, float]:
     """A whole `vsa` command, start and imports included."""
     begun = time.perf_counter()
     process = subprocess.Popen([VSA, *arguments], stdout=subprocess.DEVNULL)
+    peak = watched(process.pid)
     _, code, used = os.wait4(process.pid, 0)
     if code:
         raise SystemExit(f"vsa {arguments[0]} ended with {code}")
     wall, cpu = time.perf_counter() - begun, used.ru_utime + used.ru_stime
-    return {"wall": wall, "cpu": cpu, "peak_mb": used.ru_maxrss / 1000}
+    return {"wall": wall, "cpu": cpu, "peak_mb": peak()}
 
 
 def _fresh(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
@@ -97,8 +97,9 @@ def _fresh(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, 
 
 def _spent(work: Callable[[], Any]) -> dict[str, float]:
     _, spent = timed(work)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    return {"wall": spent.wall, "cpu": spent.cpu, "peak_mb": peak}
+    # Not getrusage's, which begins with the peak of the process that started this one.
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    return {"wall": spent.wall, "cpu": spent.cpu, "peak_mb": peak / 1000}
 
 
 def _files(store: Path) -> int:

@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.closing import close
 from flows.news import groups, look_at_new
+from flows.opening import opened
 from flows.stages import Looked
 from tasks.fuse import consider, current_model, train
 from tasks.policies import share_cores
@@ -16,7 +17,6 @@ from tasks.reports import table
 from vsa_core import archive
 from vsa_core.errors import ConfigError
 from vsa_core.fusion import LATE_FUSION, FusionModel
-from vsa_core.migrate import check
 from vsa_core.standing import predicted
 from vsa_core.store import Store
 
@@ -54,8 +54,7 @@ def adapt_domain(
     """
     started = datetime.now(UTC)
     share_cores()
-    tables = Store(store)
-    check(tables)
+    tables = opened(store)
     root = tables.location
     found = groups(channels, profile, config, domain=domain)
     if len(found) > 1:

@@ -6,10 +6,9 @@ from typing import Any
 
 from prefect import flow
 
+from flows.opening import opened
 from tasks.evaluate import evaluated
 from tasks.reports import table
-from vsa_core.migrate import check
-from vsa_core.store import Store
 
 
 @flow(name="evaluate")
@@ -31,8 +30,7 @@ def evaluate(
         UsageError: no such file or run, or nothing in it that was labelled.
         StoreError: a table does not read.
     """
-    tables = Store(store)
-    check(tables)
+    tables = opened(store)
     found = evaluated(tables.location, truth, run_id)
     table("vsa-evaluation", found["rows"], found["title"])
     return found

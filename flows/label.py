@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 
 from flows.closing import close
+from flows.opening import opened
 from flows.runners import runner
 from flows.stages import look
 from tasks.fuse import train
@@ -16,9 +17,7 @@ from tasks.ingest import find_videos
 from tasks.policies import share_cores
 from vsa_core import archive
 from vsa_core.config import load_config
-from vsa_core.migrate import check
 from vsa_core.progress import begin
-from vsa_core.store import Store
 
 
 @flow(name="label-sources")
@@ -51,8 +50,7 @@ def label_sources(
     started = datetime.now(UTC)
     share_cores()
     settings = load_config(Path(config) if config else None, profile)
-    tables = Store(store)
-    check(tables)
+    tables = opened(store)
     root = tables.location
     known = archive.known(tables)
     labelled = {source: one.video_id for source, one in known.items() if one.video_id}

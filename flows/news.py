@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from prefect import unmapped
+from prefect import Task, unmapped
 
 from flows.runners import runner
 from flows.stages import Looked, look
@@ -97,8 +98,9 @@ def look_at_new(
     """
     with runner(group.settings.run) as over:
         filtered = [channel.settings(group.settings) for channel in group.channels]
+        listing: Task[..., Any] = list_channel  # type: ignore[assignment]
         futures = over.map(
-            list_channel,
+            listing,
             {
                 "channel": list(group.channels),
                 "settings": filtered,

@@ -9,15 +9,14 @@ from typing import Any
 from prefect import flow
 
 from flows.closing import close
+from flows.opening import opened
 from flows.stages import Looked
 from tasks.fuse import chosen_model
 from tasks.policies import share_cores
 from vsa_core import archive
 from vsa_core.config import load_config
 from vsa_core.errors import UsageError
-from vsa_core.migrate import check
 from vsa_core.standing import predicted
-from vsa_core.store import Store
 
 
 @flow(name="relabel")
@@ -50,8 +49,7 @@ def relabel(
     started = datetime.now(UTC)
     share_cores()
     settings = load_config(Path(config) if config else None, profile)
-    tables = Store(store)
-    check(tables)
+    tables = opened(store)
     root = tables.location
     fusion = chosen_model(model, domain, settings, root)
     wanted = archive.videos_of(archive.known(tables), channels) if channels else None

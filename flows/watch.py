@@ -9,12 +9,12 @@ from prefect import flow
 
 from flows.closing import close
 from flows.news import Group, groups, look_at_new
+from flows.opening import opened
 from tasks.fuse import consider, current_model, train
 from tasks.policies import share_cores
 from tasks.reports import table
 from vsa_core import archive
 from vsa_core.fusion import FusionModel
-from vsa_core.migrate import check
 from vsa_core.runs import RunFailedError
 from vsa_core.standing import unlabelled
 from vsa_core.store import Store
@@ -52,8 +52,7 @@ def watch_channels(
             labelled.
     """
     share_cores()
-    tables = Store(store)
-    check(tables)
+    tables = opened(store)
     summaries: list[dict[str, Any]] = []
     failed: list[RunFailedError] = []
     for group in groups(channels, profile, config, only):

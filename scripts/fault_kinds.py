@@ -46,10 +46,10 @@ def download(lab: Lab, rounds: int) -> None:
             slow = number % 2 == 1
             lab.place.site.answer(f"/talk{n}.mp4", _cut_off(body, cut, hangs=slow))
         if number % 2:
-            run = lab.place.begin(store)
+            run = lab.place.flows.begin(store, "watch-channels")
             waited(partial(_part, store), "a download is in the middle", 0.01)
             stood = standing(store)
-            for process in lab.place.engines(run):
+            for process in lab.place.flows.engines(run):
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             lab.round(f"flow killed in the middle of a download, {len(stood)} files stood")
@@ -215,14 +215,15 @@ def overlap(lab: Lab, rounds: int) -> None:
     """Two nights of a channel and a run by hand on one store at once, compacted all the while."""
     for _ in range(rounds):
         store, plain = lab.store(), lab.place.plain
-        runs = [lab.place.begin(store, config=plain), lab.place.begin(store, config=plain)]
+        flows = lab.place.flows
+        runs = [flows.begin(store, "watch-channels", plain) for _ in range(2)]
         by_hand = lab.place.vsa(store, str(lab.place.files), config=plain)
         over, compactions = threading.Event(), [0, 0]
         thread = threading.Thread(target=_compacting, args=(store, over, compactions))
         thread.start()
         try:
             said, _ = by_hand.communicate()
-            states = [lab.place.ended(run) for run in runs]
+            states = [flows.ended(run) for run in runs]
         finally:
             over.set()
             thread.join()

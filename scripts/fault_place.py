@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError
@@ -19,6 +20,7 @@ from urllib.request import Request, urlopen
 
 import yaml
 
+from scripts.fault_processes import Flows
 from tests import bad_media
 from tests.small_site import Site, film
 from vsa_core import archive
@@ -98,7 +100,8 @@ class Place:
         )
         self.config = self._config("learned")
         self.plain = self._config("plain", strategy="late-mean")
-        self.server: subprocess.Popen[bytes] | None = None
+        self.flows = Flows(folder / "channels.yaml", self.files, self.config)
+        self.server: BaseProcess | None = None
         self.worker: subprocess.Popen[bytes] | None = None
         self._ids: dict[str, str] = {}
 
@@ -138,20 +141,24 @@ class Place:
         """The server, on the port it always has; returns once it answers."""
         # `prefect server start` runs this application in a child; here it is the process itself,
         # so that what is killed is the server.
-        app = ["uvicorn", "--factory", "prefect.server.api.server:create_app"]
-        where = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "warning"]
-        self.server = self._spawn("server", [sys.executable, "-m", *app, *where])
+        self.server = self.flows.serve(self.port)
         waited(lambda: self._healthy() or None, "the server answers")
 
     def start_worker(self) -> None:
         """The worker of the pool."""
         self.worker = self._spawn("worker", ["prefect", "worker", "start", "--pool", "vsa"])
 
-    def kill(self, service: subprocess.Popen[bytes] | None) -> None:
+    def kill_server(self) -> None:
         """SIGKILL, and nothing else."""
-        if service is not None:
-            service.kill()
-            service.wait()
+        if self.server is not None:
+            self.server.kill()
+            self.server.join()
+
+    def kill_worker(self) -> None:
+        """SIGKILL to the worker alone, not to what it started."""
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker.wait()
 
     def deploy(self) -> None:
         """The deployments of prefect.yaml, over this place's site and settings."""
@@ -172,11 +179,12 @@ class Place:
 
     def close(self) -> None:
         """End everything that was started here."""
-        self.kill(self.worker)
+        self.kill_worker()
+        self.flows.close()
         for process in self.engines():
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        self.kill(self.server)
+        self.kill_server()
 
     def said(self, *command: str, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Exit code and output of a command."""

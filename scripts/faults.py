@@ -35,9 +35,10 @@ from tests.small_site import small_site
 
 # Rounds of a full execution: 54 kills of flow, worker and server among them.
 KINDS = {
-    "flow": (fault_kills.flow, 20),
-    "worker": (fault_kills.worker, 17),
-    "server": (fault_kills.server, 17),
+    "flow": (fault_kills.flow, 30),
+    "deployed": (fault_kills.deployed, 3),
+    "worker": (fault_kills.worker, 6),
+    "server": (fault_kills.server, 15),
     "away": (fault_kills.away, 1),
     "download": (fault_kinds.download, 4),
     "disk": (fault_kinds.disk, 8),
@@ -46,8 +47,7 @@ KINDS = {
     "schema": (fault_kinds.schema, 1),
     "corrupt": (fault_kinds.corrupt, 11),
 }
-# They need no worker.
-_HERE = {"disk", "clock", "schema", "corrupt"}
+_DEPLOYED = {"deployed", "worker"}
 
 
 @dataclass
@@ -154,10 +154,11 @@ class Lab:
 def prepare(lab: Lab, *, deployed: bool) -> None:
     """Server, worker, deployments, and what undisturbed runs end with."""
     place = lab.place
-    place.start_server()
-    os.environ.update({k: v for k, v in place.environment.items() if k.startswith("PREFECT_")})
-    os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
+    # Flows here, and what is forked, are of this environment.
+    told = ("PREFECT_", "PYTHONPATH", "OMP_")
+    os.environ.update({k: v for k, v in place.environment.items() if k.startswith(told)})
     os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+    place.start_server()
     if deployed:
         place.deploy()
         place.start_worker()
@@ -194,7 +195,7 @@ def main() -> int:
         try:
             lab.kind = "prepare"
             kinds = args.only or list(KINDS)
-            prepare(lab, deployed=not _HERE.issuperset(kinds))
+            prepare(lab, deployed=not _DEPLOYED.isdisjoint(kinds))
             lab.say(f"seed {args.seed}; undisturbed runs stand")
             for kind in kinds:
                 attempt, rounds = KINDS[kind]

@@ -45,7 +45,8 @@ def list_channel(
     settled = {
         source for source, one in known.items() if (one.done if retry else one.settled(most))
     }
-    items, problems = {}, []
+    items: dict[str, Item] = {}
+    problems: list[str] = []
     for url in channel.urls:
         try:
             items.update((item.source_id, item) for item in listed(url, settings, settled))

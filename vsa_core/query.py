@@ -30,7 +30,10 @@ _READING = ("SELECT", "EXPLAIN", "MULTI")
 _BATCH_ROWS = 10_000
 _T = TypeVar("_T")
 # What DuckDB says of an Arrow dataset that fails; every other error is of the SQL.
-_FILE_ERROR = re.compile(r"reading the stream registered as '_(\w+)_\w+' failed: (.*)")
+_FILE_ERROR = re.compile(
+    r"(?:reading the stream|exporting a stream from the object) registered as '_(\w+)_\w+' "
+    r"failed: (.*)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vsa_core import forget
 from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, TableSpec, checked
 from vsa_core.store import CARD, FileGoneError, Store, StoredFile, UnreachableError
@@ -67,7 +68,8 @@ def verify(store: Store, *, repair: bool = False) -> list[str]:
 
     Checks that files open, hold the schema and the page checksums they were written with,
     that ids are unique, probabilities sum to 1, predictions belong to segments and have
-    their embeddings, finished runs have their labels, and no temporary file is left.
+    their embeddings, finished runs have their labels, no temporary file is left, and nothing
+    that was to be forgotten is there.
 
     Args:
         store: which.
@@ -87,6 +89,13 @@ def verify(store: Store, *, repair: bool = False) -> list[str]:
                 f"{store.location}/{table}: {repeated} rows repeat the id of another "
                 f"({', '.join(spec.id)}): run `vsa store compact`"
             )
+    if (line := forget.unfinished(store)) is not None:
+        problems.append(line)
+    problems += [
+        f"{store.location}: video {video_id} was to be forgotten and is back, a run was at work on "
+        f"it: run `vsa forget {video_id}` again"
+        for video_id in forget.returned(store)
+    ]
     if repair:
         _forget_what_lacks_its_rest(store, found)
     problems.extend(_orphaned_rows(store, found))
