@@ -98,7 +98,7 @@ def look_at_new(
     """
     with runner(group.settings.run) as over:
         filtered = [channel.settings(group.settings) for channel in group.channels]
-        listing: Task[..., Any] = list_channel  # type: ignore[assignment]
+        listing: Task[..., Any] = list_channel
         futures = over.map(
             listing,
             {

@@ -49,7 +49,8 @@ def chosen_model(model_id: str | None, domain: str, settings: Settings, root: st
         if found is None:
             raise UsageError(
                 f"no model that fits profile {settings.profile!r} was promoted for domain "
-                f"{domain!r}: name a model (`vsa models fusion list`), promote one, or run adapt-domain"
+                f"{domain!r}: name a model (`vsa models fusion list`), promote one, or run "
+                "adapt-domain"
             )
         return found
     if model_id in UNTRAINED:

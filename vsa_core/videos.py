@@ -27,7 +27,9 @@ def read_video(store: Store, video_id: str) -> dict[str, Any]:
     """
     ref = store.find("videos", video_id)
     if ref is None:
-        raise StoreError(f"video {video_id} is not in {store.location}: run `vsa run` on its source")
+        raise StoreError(
+            f"video {video_id} is not in {store.location}: run `vsa run` on its source"
+        )
     row: dict[str, Any] = store.read(ref).to_pylist()[0]
     return row
 
@@ -94,7 +96,9 @@ def note_on_video(
     """
     ref = store.find("videos", video_id)
     if ref is None:
-        raise StoreError(f"video {video_id} is not in {store.location}: run `vsa run` on its source")
+        raise StoreError(
+            f"video {video_id} is not in {store.location}: run `vsa run` on its source"
+        )
     row = store.read(ref).to_pylist()[0]
     noted = row["note"].split(_BETWEEN) if row["note"] else []
     row["note"] = _BETWEEN.join(dict.fromkeys([*noted, *notes])) or None

@@ -1,4 +1,4 @@
-"""yt-dlp as it is let run here: no plugins, programs, configuration or network of its own choice."""
+"""yt-dlp as it is let run here: no plugins, programs, configuration or network of its own."""
 
 from __future__ import annotations
 
