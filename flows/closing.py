@@ -43,8 +43,10 @@ def close(
     Raises:
         RunFailedError: more videos failed than `run.max_failed_share` allows.
     """
-    run_id = identify(root, looked.video_ids, model.model_id, settings)
-    shards = split(looked.video_ids, LABEL_SHARD_VIDEOS)
+    # In the order of joined files: a shard of labels then reads few of their row groups.
+    videos = sorted(looked.video_ids)
+    run_id = identify(root, videos, model.model_id, settings)
+    shards = split(videos, LABEL_SHARD_VIDEOS)
     begin("label", len(shards))
     for number, shard in enumerate(shards):
         resolve(run_id, number, shard, model, settings, root)
@@ -52,7 +54,7 @@ def close(
         run_id,
         sources,
         asked,
-        looked.video_ids,
+        videos,
         looked.failures,
         model,
         settings,

@@ -172,7 +172,7 @@ def _levels(ask: _Ask, run: dict[str, Any], reviews: int) -> list[dict[str, Any]
     counts = "TRUE" if run["model_card"] is None else f"r.first_at > '{run['started_at']}'"
     rows = ask(
         _LEVELS.format(
-            run_id=run["run_id"],
+            run_id=run["run_id"].replace("'", "''"),
             kept=" + ".join(f"(confidence >= {level})::INT" for level in LEVELS),
             hit=_HIT.format(counts=counts) if reviews else "NULL::INT",
             reviewed="LEFT JOIN reviewed AS r USING (segment_id)" if reviews else "",
@@ -210,7 +210,7 @@ def _drift(ask: _Ask, runs: list[dict[str, Any]]) -> str | None:
     counts = ", ".join(f"count(*) FILTER (sentiment = '{s}') AS {s}" for s in SENTIMENTS)
     moments = []
     for run in runs:
-        rows = ask(_SHARES.format(counts=counts, run_id=run["run_id"]))
+        rows = ask(_SHARES.format(counts=counts, run_id=run["run_id"].replace("'", "''")))
         found = np.array([[row[s] for s in SENTIMENTS] for row in rows])
         if len(found):
             moments.append(moments_of_sums(found.sum(axis=1), found, found.sum(axis=0)))

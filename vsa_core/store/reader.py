@@ -189,25 +189,6 @@ class Reader:
                 continue  # compacted or replaced meanwhile: what was not given yet lies elsewhere
         raise StoreError(f"{self.location}: {table} changes too fast to be read: try again later")
 
-    def batches(
-        self, file: StoredFile, keys: Sequence[str], columns: Sequence[str], rows: int = 4096
-    ) -> Iterator[pa.Table]:
-        """The rows of some keys in a compacted file, few at a time however large it is.
-
-        Args:
-            file: as `files` gives it.
-            keys: only these (video ids); what is superseded is left out.
-            columns: only these.
-            rows: a table at most.
-
-        Raises:
-            StoreError: the file is gone or does not read.
-        """
-        ours = set(self._held(file)).intersection(keys)
-        for piece in self.scan(file.table, part=file.part, keys=ours, columns=columns):
-            for start in range(0, piece.num_rows, rows):
-                yield piece.slice(start, rows)
-
     def parts(self, table: str) -> list[str]:
         """Names of a table's sub-folders."""
         self._named(table, "")
