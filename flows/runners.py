@@ -6,7 +6,6 @@ A runner is started inside the flow, not handed to it: a deployment loads its fl
 
 from __future__ import annotations
 
-import gc
 import logging
 import multiprocessing
 import os
@@ -16,8 +15,9 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -44,24 +44,35 @@ def runner(settings: Run) -> Iterator[Runner]:
 
     Raises:
         ConfigError: its package is not installed, or its cluster does not answer.
-        VsaError: worker processes were killed more often than it is tried again.
+        VsaError: it does not start, or worker processes were killed more often than it is tried
+            again.
     """
     if settings.address and settings.runner in ("dask", "ray"):
         _reach(settings.runner, settings.address)
+    _hush_tracker()
     made = _made(settings)
     deaths = _deaths(settings.runner)
-    try:
-        with made:
+    with ExitStack() as started:
+        try:
+            started.enter_context(made)
             if settings.runner == "dask":
                 with _deaf_to_interrupts():
                     _ = made.client  # type: ignore[attr-defined]  # starts or finds the cluster
+        except Exception as error:  # noqa: BLE001 - each cluster has its own, down to bare ones
+            where = f"at {settings.address}" if settings.address else "on this machine"
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise VsaError(
+                f"run.runner {settings.runner} did not start {where} ({said}): try again when there "
+                "is less to do there, or use another run.runner"
+            ) from error
+        try:
             yield made
-    except deaths as error:
-        raise VsaError(
-            f"run.runner {settings.runner}: worker processes were killed, mostly for want of "
-            f"memory ({type(error).__name__}): what is done is kept, and the same command goes on "
-            "from there; fewer run.workers need less memory"
-        ) from error
+        except deaths as error:
+            raise VsaError(
+                f"run.runner {settings.runner}: worker processes were lost, mostly killed for want "
+                f"of memory ({type(error).__name__}): what is done is kept, and the same command "
+                "goes on from there; fewer run.workers need less memory"
+            ) from error
 
 
 def here(over: Runner) -> bool:
@@ -79,8 +90,9 @@ def _made(settings: Run) -> Runner:
             return _dask(settings)
         return _ray(settings)
     except ImportError as error:
+        package = (error.name or "").partition(".")[0]
         raise ConfigError(
-            f"run.runner {settings.runner} needs the package {error.name}: "
+            f"run.runner {settings.runner} needs the package {package}: "
             f"pip install 'vsa[{settings.runner}]'"
         ) from error
 
@@ -104,7 +116,6 @@ class _Processes(ProcessPoolTaskRunner):
             for child in self._children:
                 child.kill()
         super().__exit__(exc_type, exc_value, traceback)
-        gc.collect()  # its queues' semaphores, of which Python warns where a run ends abruptly
 
     def _forward_subprocess_messages(self) -> None:
         # In a thread of its own that would not know the flow's settings, nor its server.
@@ -152,8 +163,6 @@ def _ray(settings: Run) -> Runner:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     # Tasks that ask for no GPU see those there are: our models take one where they find it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if settings.address is None:  # agents of a killed run look for their cluster so long
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     import ray._private.worker as driver
     from prefect_ray.task_runners import RayTaskRunner  # type: ignore[import-untyped]
 
@@ -207,6 +216,22 @@ def _reach(name: str, address: str) -> None:
         raise ConfigError(
             f"run.runner {name}: no cluster answers at {address} ({error}): check run.address"
         ) from error
+
+
+def _hush_tracker() -> None:
+    """Start the process that clears away what processes shared after a run that ended abruptly, as
+    one interrupted does; it would warn of having to.
+    """
+    name = "PYTHONWARNINGS"
+    before = os.environ.get(name)
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ[name] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager

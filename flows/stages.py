@@ -93,6 +93,8 @@ def look(
 ) -> Looked:
     """Every stage before fusion over some videos, in batches whose downloads fit on the disk.
 
+    Sweeps what killed runs left behind first.
+
     Args:
         found: files and addresses, as `find_videos` gives them.
         settings: of the run.
@@ -106,6 +108,7 @@ def look(
         StoreError: a table does not read, the disk is full.
     """
     store, looked = Store(root), Looked()
+    store.sweep()
     asked = _remembered(found, store, looked)
     stand = standing(asked, settings, store, backend_ids(settings))
     todo = [one for one in asked if one.video_id not in stand]

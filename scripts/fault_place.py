@@ -141,7 +141,7 @@ class Place:
         """The server, on the port it always has; returns once it answers."""
         # `prefect server start` runs this application in a child; here it is the process itself,
         # so that what is killed is the server.
-        self.server = self.flows.serve(self.port)
+        self.server = self.flows.serve(self.port, self.folder / "server.log")
         waited(lambda: self._healthy() or None, "the server answers")
 
     def start_worker(self) -> None:

@@ -18,7 +18,7 @@ class Flows:
     """Flow runs in processes of their own, asked for as `Place` asks for those of deployments.
 
     Args:
-        feed: channels.yaml.
+        channels: channels.yaml.
         files: the folder of files.
         config: settings where none are given.
     """
@@ -57,9 +57,9 @@ class Flows:
         """Its process id, as long as it lives."""
         return [int(run)] if self.state(run) == "RUNNING" else []
 
-    def serve(self, port: int) -> BaseProcess:
-        """The Prefect server on a port."""
-        process = self._context.Process(target=_server, args=(port,))
+    def serve(self, port: int, log: Path) -> BaseProcess:
+        """The Prefect server on a port; what it says goes to a file."""
+        process = self._context.Process(target=_server, args=(port, log))
         process.start()
         return process
 
@@ -81,9 +81,12 @@ def _flow(name: str, given: dict[str, Any]) -> None:
         label_sources(**given)
 
 
-def _server(port: int) -> None:
+def _server(port: int, log: Path) -> None:
     import uvicorn
 
+    with log.open("ab") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
     uvicorn.run(
         "prefect.server.api.server:create_app",
         factory=True,

@@ -40,10 +40,8 @@ def find_videos(
     limit: int | None,
     known: Mapping[str, str],
 ) -> list[core.Found]:
-    """Every video of the sources, each content once; sweeps what killed runs left behind."""
-    store = Store(root)
-    store.sweep()
-    return core.find_videos(sources, settings, store, limit, known=known)
+    """Every video of the sources, each content once."""
+    return core.find_videos(sources, settings, Store(root), limit, known=known)
 
 
 # Tagged, so that a limit on the tag (`prefect concurrency-limit create vsa-download 1`) holds for

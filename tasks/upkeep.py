@@ -13,5 +13,7 @@ _MIN_FILES = 64
 
 @task(name="compact", **STAGE)
 def tidy(root: str) -> None:
-    """Join small files where there are many; readers and other runs go on meanwhile."""
-    Store(root).compact(min_files=_MIN_FILES)
+    """Sweep, and join small files where there are many; readers and other runs go on meanwhile."""
+    store = Store(root)
+    store.sweep()
+    store.compact(min_files=_MIN_FILES)

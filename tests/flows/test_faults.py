@@ -61,6 +61,7 @@ def test_what_was_looked_at_before_a_kill_is_labelled_the_next_night(
     )
     assert done.returncode == -signal.SIGKILL
     assert labelled(store) == set()
+    (store / ".tmp" / "left.tmp").write_bytes(b"PAR1")  # as a writer that was killed leaves it
     channel_site.asked.clear()
     assert watch(channels, store, web_config) == 6
     assert len(labelled(store)) == 6
