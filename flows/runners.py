@@ -58,12 +58,12 @@ def runner(settings: Run) -> Iterator[Runner]:
             if settings.runner == "dask":
                 with _deaf_to_interrupts():
                     _ = made.client  # type: ignore[attr-defined]  # starts or finds the cluster
-        except Exception as error:  # noqa: BLE001 - each cluster has its own, down to bare ones
+        except Exception as error:  # each cluster has its own, down to bare ones
             where = f"at {settings.address}" if settings.address else "on this machine"
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise VsaError(
-                f"run.runner {settings.runner} did not start {where} ({said}): try again when there "
-                "is less to do there, or use another run.runner"
+                f"run.runner {settings.runner} did not start {where} ({said}): try again when "
+                "there is less to do there, or use another run.runner"
             ) from error
         try:
             yield made
