@@ -9,6 +9,7 @@ import sys
 import textwrap
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -80,7 +81,7 @@ def test_the_later_run_counts_though_the_clock_was_moved_back(
     folder, store = tmp_path / "folder", tmp_path / "store"
     folder.mkdir()
     captions(film(folder / "talk.mp4", 9))
-    given = {"sources": [str(folder)], "store": str(store)}
+    given: dict[str, Any] = {"sources": [str(folder)], "store": str(store)}
     label_sources(**given, config=str(fake_config))
     settings = yaml.safe_load(fake_config.read_text())
     settings["fusion"] = {"strategy": "vote"}
