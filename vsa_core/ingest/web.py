@@ -109,10 +109,12 @@ def _download(item: Item, settings: Settings, unfinished: Path) -> None:
         "progress_hooks": [part.grown],
     }
     with downloader(settings, watch, **options) as (ydl, heard):
+        told: dict[str, Any] = {}
 
         def once() -> None:
             info = _video(ydl, item, watch)
             _refuse(info, item, settings)
+            told["duration"] = info.get("duration")
             captions_of(ydl, info, item.source_id, unfinished, settings, watch)
             _write_info(ydl, info, unfinished / f"{item.source_id}.info.json")
             part.fetch(ydl, info)
@@ -128,8 +130,8 @@ def _download(item: Item, settings: Settings, unfinished: Path) -> None:
         outcome = Outcome.REFUSED if part.complete else Outcome.FAILED
         path.unlink()
         raise Refusal(outcome, "not_a_video", f"what came does not decode ({error})") from error
-    # A page need not say how long its video is.
-    _refuse({"duration": media.duration_ms / 1000}, item, settings)
+    if told["duration"] is None:
+        _refuse({"duration": media.duration_ms / 1000}, item, settings)
 
 
 class _Part:
