@@ -154,6 +154,10 @@ def carry_out(
         raise UsageError(str(error)) from error
     except KeyboardInterrupt:
         _interrupted(console, args)
+    except Exception:
+        if not bars.stop.is_set():
+            raise
+        _interrupted(console, args)  # Ctrl-C, of which some library made another error
     finally:
         LISTENER.reset(token)
         signal.signal(signal.SIGINT, previous)
