@@ -37,9 +37,9 @@ demo: $(INSTALLED)
 	@$(BIN)/python scripts/score_sample.py --store $(DEMO)
 
 # A file's tests stay in one process, and each process keeps to one core: networks that share two
-# cores with others wait for one another.
+# cores with others wait for one another. Three, for flows wait for their servers much of the time.
 test: $(INSTALLED) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
