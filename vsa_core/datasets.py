@@ -11,6 +11,7 @@ import pyarrow.fs as fs
 
 from vsa_core.schemas import TABLES
 from vsa_core.store import StoredFile
+from vsa_core.store.files import as_written
 
 # Tables with many rows a video. Their columns of few different values come as dictionaries, which
 # are three to four times as quick to group, compare and join as strings of their own.
@@ -35,7 +36,7 @@ class TableFiles(ds.FileSystemDataset):
     @classmethod
     def of(cls, table: str, files: Sequence[StoredFile], filesystem: fs.FileSystem) -> TableFiles:
         """The dataset of some files."""
-        plain = TABLES[table].schema
+        plain = as_written(TABLES[table].schema)
         words = [f.name for f in plain if table in _LONG and f.name in _REPEATED]
         schema = pa.schema([f.with_type(_WORD) if f.name in words else f for f in plain])
         checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)

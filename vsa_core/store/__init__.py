@@ -13,7 +13,6 @@ from functools import partial
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, checked
@@ -33,6 +32,7 @@ from vsa_core.store.files import (
     UnreachableError,
     plain_name,
     retried,
+    write_file,
 )
 from vsa_core.store.reader import Reader
 
@@ -92,7 +92,7 @@ class Store(Reader):
             table,
             part,
             key,
-            lambda out: pq.write_table(rows, out, compression="zstd", write_page_checksum=True),
+            lambda out: write_file(rows, out),
         )
         return TableRef(table, part, key, fingerprint, rows.num_rows)
 

@@ -25,6 +25,7 @@ from vsa_core.store.files import (
     SCHEMA_TAG,
     FileGoneError,
     StoredFile,
+    as_written,
     does_not_read,
     read_file,
     reading,
@@ -135,11 +136,13 @@ def keyed_rows(
 def write_rows(spec: TableSpec, keyed: Iterable[Keyed], target: BinaryIO) -> None:
     """A compacted file: large row groups that end where a key's rows end."""
     schema = spec.schema.with_metadata({SCHEMA_TAG: spec.tag})
+    written = as_written(schema)
     keys: dict[str, tuple[str, int]] = {}
-    with pq.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(target, written, compression="zstd", write_page_checksum=True) as writer:
         for group in _grouped(keyed, keys):
             writer.write_table(
-                pa.Table.from_arrays(group.columns, schema=schema), row_group_size=group.num_rows
+                pa.Table.from_arrays(group.columns, schema=schema).cast(written),
+                row_group_size=group.num_rows,
             )
         empty = {key: known for key, known in keys.items() if not known[1]}
         full = {key: known for key, known in keys.items() if known[1]}

@@ -20,6 +20,7 @@ from vsa_core.store.files import (
     StoredFile,
     TableRef,
     TornFileError,
+    as_read,
     does_not_read,
     gone,
     read_footer,
@@ -232,7 +233,7 @@ def pieces(
             at += 1
         partly = at < len(ends) and ends[at][1] < stop
         if mine or partly:
-            data = file.read_row_group(group, columns=names, use_threads=False)
+            data = as_read(file.read_row_group(group, columns=names, use_threads=False))
             if mine:
                 slices = [
                     _cut(data, max(first, start) - start, last - max(first, start))
@@ -270,7 +271,7 @@ def _empty(file: pq.ParquetFile, names: Sequence[str] | None) -> pa.Table:
     schema = file.schema_arrow
     if names is not None:
         schema = pa.schema([schema.field(name) for name in names], schema.metadata)
-    return schema.empty_table()
+    return as_read(schema.empty_table())
 
 
 def _order(file: StoredFile, on_disk: bool) -> tuple[int, str]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, checked
@@ -29,6 +28,7 @@ from vsa_core.store.files import (
     read_file,
     reading,
     retried,
+    write_file,
 )
 
 _MARK = "vsa-store.json"
@@ -223,7 +223,7 @@ def _replace(place: Place, file: StoredFile, rows: pa.Table, fingerprint: str) -
         file.table,
         file.part,
         key,
-        lambda out: pq.write_table(data, out, compression="zstd", write_page_checksum=True),
+        lambda out: write_file(data, out),
     )
     if made != file.name:
         place.remove([file.name])
