@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vsa_core.cli.arguments import parser
+from vsa_core.cli.arguments import VERBS, parser
 from vsa_core.config import load_config, profiles
 
 REPO = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def commands() -> list[str]:
     found = []
     for path in [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]:
         for line in path.read_text(encoding="utf-8").splitlines():
-            verb = r"(?:run|relabel|forget|label|query|status|predict|models|store|experiment)\b"
+            verb = rf"(?:{'|'.join(VERBS)})\b"
             match = re.match(rf"(?:.*\| )?(?:\.venv/bin/)?(vsa {verb}(?!.*…).*)", line.strip())
             if match:
                 found.append(match[1])

@@ -8,12 +8,14 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from vsa_core.errors import UsageError
 from vsa_core.evaluate import (
+    Bin,
     Part,
     calibration_error,
     compare_to_truth,
     confusion_by_video,
     f1_of,
     interval_by_video,
+    reliability,
     split_scores,
 )
 
@@ -85,6 +87,16 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(np.array([0.0]), np.array([False])) == 0
     (score,) = compare_to_truth(["a", "a"], {"x": ["a", None]}, confidences={"x": [0.7, None]})
     assert score.ece == pytest.approx(0.3)
+
+
+def test_bins_by_hand() -> None:
+    confidence = np.array([0.0, 0.4, 0.5, 0.9])
+    low, high = reliability(confidence, np.array([False, True, True, False]), bins=2)
+    assert (low.low, low.high, low.rows) == (0, 0.5, 3)
+    assert (low.confidence, low.accuracy) == (pytest.approx(0.3), pytest.approx(2 / 3))
+    assert high == Bin(0.5, 1.0, 1, 0.9, 0.0)
+    [*_, empty] = reliability(np.zeros(0), np.zeros(0, bool))
+    assert (empty.rows, empty.confidence, empty.accuracy) == (0, None, None)
 
 
 def test_calibrated_confidence_has_little_error_and_overconfidence_shows() -> None:

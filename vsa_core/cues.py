@@ -38,8 +38,8 @@ class Transcript:
 
     Attributes:
         cues: in order of their start; they may overlap, as captions do.
-        source: `captions` (made by people), `auto_captions` (a platform's speech recognition)
-            or `asr:<transcriber>` (ours).
+        source: `captions` (made by people), `auto_captions` (a platform's speech recognition),
+            `asr:<transcriber>` (ours) or `corpus:<name>` (a labelled corpus).
         language: BCP 47 tag; None when unknown.
         note: what was odd about the source, in words; None when nothing was.
     """

@@ -12,6 +12,8 @@ from vsa_core.errors import UsageError
 
 ECE_BINS = 15
 _DRAWS = 1000
+# Videos drawn at once, so that memory does not grow with the draws.
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,24 @@ class Split:
     disagreeing: Part
 
 
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The decisions whose confidence is above `low` and up to `high` (0 is in the first).
+
+    Attributes:
+        low, high: of the confidence.
+        rows: how many.
+        confidence: their mean; None without a row.
+        accuracy: share right; None without a row.
+    """
+
+    low: float
+    high: float
+    rows: int
+    confidence: float | None
+    accuracy: float | None
+
+
 def split_scores(
     truth: NDArray[np.integer],
     decided: NDArray[np.integer],
@@ -125,10 +145,34 @@ def calibration_error(
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks.
     """
-    # A confidence on an edge belongs to the bin below it, so that 1 has one.
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(index, confidence - right, minlength=bins)
+    gaps = np.bincount(_bin_of(confidence, bins), confidence - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def reliability(
+    confidence: NDArray[np.floating], right: NDArray[np.bool_], bins: int = ECE_BINS
+) -> tuple[Bin, ...]:
+    """The bins of `calibration_error`, each with its confidence and accuracy.
+
+    Args:
+        confidence: (n,) probability of each decision.
+        right: (n,) whether it was right.
+        bins: how many equal parts [0, 1] is cut into.
+    """
+    index = _bin_of(confidence, bins)
+    rows = np.bincount(index, minlength=bins)
+    sums = [np.bincount(index, values, minlength=bins) for values in (confidence, right)]
+    sure, hits = (total / np.maximum(rows, 1) for total in sums)
+    return tuple(
+        Bin(
+            b / bins,
+            (b + 1) / bins,
+            int(rows[b]),
+            float(sure[b]) if rows[b] else None,
+            float(hits[b]) if rows[b] else None,
+        )
+        for b in range(bins)
+    )
 
 
 def confusion_by_video(
@@ -199,9 +243,12 @@ def interval_by_video(
         return None
     rng = np.random.default_rng(seed)
     even = np.full(videos, 1 / videos)
-    found = [
-        statistic(np.tensordot(rng.multinomial(videos, even), sums, axes=1)) for _ in range(draws)
-    ]
+    # Only floats are multiplied fast, and counts are exact in them.
+    exact = sums.astype(np.float64)
+    found: list[float] = []
+    while len(found) < draws:
+        times = rng.multinomial(videos, even, min(draws - len(found), max(_AT_ONCE // videos, 1)))
+        found.extend(map(statistic, np.tensordot(times.astype(np.float64), exact, axes=1)))
     drawn = np.array(found)
     drawn = drawn[np.isfinite(drawn)]
     value = statistic(sums.sum(axis=0))
@@ -211,6 +258,12 @@ def interval_by_video(
     error = float(drawn.std()) * np.sqrt(videos / (videos - 1))
     reach = float(t.ppf(0.5 + level / 2, videos - 1)) * error
     return float(value - reach), float(value + reach)
+
+
+def _bin_of(confidence: NDArray[np.floating], bins: int) -> NDArray[np.int64]:
+    # A confidence on an edge belongs to the bin below it, so that 1 has one.
+    index: NDArray[np.int64] = np.ceil(confidence * bins).astype(np.int64) - 1
+    return np.clip(index, 0, bins - 1)
 
 
 def _part(truth: NDArray[np.integer], decided: NDArray[np.integer]) -> Part:

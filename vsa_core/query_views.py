@@ -14,6 +14,7 @@ from vsa_core.datasets import TableFiles
 from vsa_core.latest import latest_labels
 from vsa_core.schemas import TABLES
 from vsa_core.store import Store, StoredFile
+from vsa_core.store.files import as_written
 
 # What can be asked for, and what a row is; a view has the columns of its table.
 VIEWS: Mapping[str, str] = {
@@ -33,6 +34,7 @@ VIEWS: Mapping[str, str] = {
     "runs": "Every finished run.",
     "attempts": "Every attempt at an address of a channel, a playlist or a feed.",
     "promotions": "Every decision about which fusion model labels.",
+    "utterances": "Every utterance of a corpus that people labelled.",
 }
 
 # What `labels` is. The join of every label with the runs is what takes the time; where `labels` is
@@ -142,5 +144,5 @@ def _register(
     files: list[StoredFile],
     filesystem: fs.FileSystem,
 ) -> None:
-    none = TABLES[table].schema.empty_table()
+    none = as_written(TABLES[table].schema).empty_table()
     connection.register(name, TableFiles.of(table, files, filesystem) if files else none)

@@ -21,6 +21,8 @@ EMOTION_PROBS = pa.list_(pa.field("element", pa.float32(), nullable=False), len(
 _SUM_TOLERANCE = 1e-3
 EMBEDDING = pa.list_(pa.field("element", pa.float32(), nullable=False))
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+# Fingerprints of transcripts, and sources of texts, that a corpus brought: no stage makes others.
+CORPUS = "corpus:"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ _TEXT = _column("text", pa.string(), "What is said.")
 _TEXT_SOURCE = _column(
     "text_source",
     pa.string(),
-    "Where the words come from: `captions`, `auto_captions` or `asr:<transcriber>`.",
+    "Where the words come from: `captions`, `auto_captions`, `asr:<transcriber>` or "
+    "`corpus:<name>`.",
 )
 
 VIDEOS = TableSpec(
@@ -104,8 +107,8 @@ VIDEOS = TableSpec(
             _column(
                 "captions_kind",
                 pa.string(),
-                "Where its words come from: `captions`, `auto_captions`, `asr:<transcriber>`, or "
-                "`none`: no captions, and no sound to recognise.",
+                "Where its words come from: `captions`, `auto_captions`, `asr:<transcriber>`, "
+                "`corpus:<name>`, or `none`: no captions, and no sound to recognise.",
                 null="it failed before that was known",
             ),
             _column("sha256", pa.string(), "SHA-256 of the media file.", null="unreadable"),
@@ -548,6 +551,34 @@ PROMOTIONS = TableSpec(
     id=("decision_id",),
 )
 
+UTTERANCES = TableSpec(
+    "utterances",
+    1,
+    "an utterance of a corpus that people have labelled",
+    "corpus × split",
+    pa.schema(
+        [
+            _column(
+                "utterance_id",
+                pa.string(),
+                "The utterance, as `meld-train-dia0-utt0`.",
+            ),
+            _column("corpus", pa.string(), "The corpus: `meld`."),
+            _column("split", pa.string(), "Its part: `train`, `dev` or `test`."),
+            _column("dialogue", pa.string(), "The dialogue, as `train-dia0`."),
+            _column("utterance", pa.int32(), "Its number in the dialogue, in order."),
+            _column("speaker", pa.string(), "Who says it.", null="not known"),
+            _TEXT,
+            _column("sentiment", pa.string(), "As people labelled it.", null="not labelled"),
+            _column("emotion", pa.string(), "As people labelled it.", null="not labelled"),
+            _column("video_id", pa.string(), "Its clip.", null="none that decodes"),
+            _column("segment_id", pa.string(), "Its segment: the whole clip.", null="no clip"),
+            _column("note", pa.string(), "Why it has no clip.", null="it has one"),
+        ]
+    ),
+    id=("utterance_id",),
+)
+
 TABLES: dict[str, TableSpec] = {
     spec.name: spec
     for spec in (
@@ -562,6 +593,7 @@ TABLES: dict[str, TableSpec] = {
         RUNS,
         ATTEMPTS,
         PROMOTIONS,
+        UTTERANCES,
     )
 }
 

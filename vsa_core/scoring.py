@@ -26,7 +26,7 @@ from vsa_core.truths import CLASSES, Truth, read_truth
 _LEVEL = 0.95
 _COLUMNS = "segment_id, video_id, channel_id, sentiment, emotion, confidence, origin, run_id"
 # Of each video's finished runs the latest, as the view `labels` takes them, before reviews.
-_CURRENT = f"""
+CURRENT = f"""
 WITH latest AS (
   SELECT h.video_id, arg_max(h.run_id, (r.finished_at, r.run_id)) AS run_id
   FROM (SELECT DISTINCT video_id, run_id FROM label_history) AS h JOIN runs AS r USING (run_id)
@@ -69,14 +69,14 @@ def score(store: Store, truth: Path | None, run_id: str | None = None) -> dict[s
         UsageError: no such run or file, a file that is none, no truth about any labelled segment.
         StoreError: a table does not read.
     """
-    known = _of_reviews(store) if truth is None else read_truth(truth)
+    known = of_reviews(store) if truth is None else read_truth(truth)
     found = _labels(store, known, run_id)
     notes = []
     if missing := len(known.ids) - found.num_rows:
         what = f"of {len(known.ids)} segments in {known.name}" if len(known.ids) else ""
         notes.append(f"{missing} {what} have no row in the labels: they are passed over")
     if truth is None:
-        found, learned = _fair(store, found)
+        found, learned = not_learned(store, found)
         if learned:
             notes.append(f"{learned} reviews that the labels may have learned from count not")
     targets = {}
@@ -197,7 +197,7 @@ def _numbers(values: pa.ChunkedArray) -> NDArray[np.int64]:
 def _labels(store: Store, known: Truth, run_id: str | None) -> pa.Table:
     """The labels of known segments, with what is known of them as `true_<target>`."""
     if run_id is None:
-        answer = ask(store, _CURRENT)
+        answer = ask(store, CURRENT)
     else:
         if store.find("runs", run_id) is None:
             raise UsageError(f"{store.location} has no finished run {run_id!r}: see `vsa status`")
@@ -217,7 +217,7 @@ def _labels(store: Store, known: Truth, run_id: str | None) -> pa.Table:
     return found
 
 
-def _fair(store: Store, found: pa.Table) -> tuple[pa.Table, int]:
+def not_learned(store: Store, found: pa.Table) -> tuple[pa.Table, int]:
     """The segments whose label cannot have learned from their review, and how many others."""
     since = known_since(store)
     fair = np.zeros(found.num_rows, np.bool_)
@@ -242,7 +242,12 @@ def _learned_from_reviews(store: Store, model_id: str) -> bool:
         return True
 
 
-def _of_reviews(store: Store) -> Truth:
+def of_reviews(store: Store) -> Truth:
+    """What the reviews of a store say of its segments.
+
+    Raises:
+        UsageError: there are none.
+    """
     answer = ask(store, _REVIEWS)
     found = pa.Table.from_batches(answer.batches, answer.schema)
     if not found.num_rows:

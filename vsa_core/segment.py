@@ -11,7 +11,7 @@ from vsa_core.config import Segments, Settings, fingerprint
 from vsa_core.cues import Cue, Word, cues_of
 from vsa_core.errors import StoreError
 from vsa_core.progress import Steps
-from vsa_core.schemas import table_from_rows
+from vsa_core.schemas import CORPUS, table_from_rows
 from vsa_core.sentences import (
     closes_phrase,
     ends_clause,
@@ -283,12 +283,19 @@ def _joined(tokens: Sequence[_Token], pieces: Sequence[range], settings: Segment
 
 
 def made_from_transcript(transcript: str, settings: Settings) -> str:
-    """Fingerprint of the segments cut from a transcript of this fingerprint."""
+    """Fingerprint of the segments cut from a transcript of this fingerprint.
+
+    A corpus says itself what an utterance is: its transcripts are not cut by any setting.
+    """
+    if transcript.startswith(CORPUS):
+        return fingerprint("segment/corpus", transcript)
     return fingerprint("segment/2", transcript, settings.segments.model_dump(mode="json"))
 
 
 def segment(video_id: str, settings: Settings, store: Store, steps: Steps) -> TableRef:
     """Cut a video's transcript into utterances, into the segments table.
+
+    Those of a corpus are utterances already, one a cue.
 
     Raises:
         StoreError: the video has no transcript in the store.
@@ -301,6 +308,11 @@ def segment(video_id: str, settings: Settings, store: Store, steps: Steps) -> Ta
     if ref is not None:
         return ref
     cues = store.read(transcript).to_pylist()
+    spoken = cues_of(cues)
+    if transcript.fingerprint.startswith(CORPUS):
+        cut = [Utterance(cue.start_ms, cue.end_ms, cue.text) for cue in spoken]
+    else:
+        cut = utterances(spoken, settings.segments)
     rows = [
         {
             "video_id": video_id,
@@ -312,7 +324,7 @@ def segment(video_id: str, settings: Settings, store: Store, steps: Steps) -> Ta
             "text_source": cues[0]["text_source"],
             "language": cues[0]["language"],
         }
-        for index, utterance in enumerate(utterances(cues_of(cues), settings.segments))
+        for index, utterance in enumerate(cut)
     ]
     # What was predicted of other segments must not outlive them.
     for table in ("predictions", "embeddings"):

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from vsa_core import __version__
-from vsa_core.errors import UsageError
+from vsa_core.cli.learning_arguments import add_learning
+from vsa_core.cli.parsing import (
+    Parser,
+    add_config,
+    add_store,
+    added,
+    count,
+    names,
+    risk,
+    seed,
+    share,
+)
 
 # Each is a module here with `run(args) -> exit code`, imported when it is chosen.
 VERBS = (
@@ -17,6 +27,11 @@ VERBS = (
     "query",
     "status",
     "predict",
+    "meld",
+    "train",
+    "evaluate",
+    "export",
+    "classify",
     "models",
     "store",
     "forget",
@@ -24,14 +39,6 @@ VERBS = (
 )
 EXPERIMENTS = ("tf-mvsa", "digits", "mosi", "crema-d")
 QUERY_FORMATS = ("table", "csv", "json", "parquet")
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is an error like any other."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what is wrong as a UsageError."""
-        raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 
 def parser() -> Parser:
@@ -49,6 +56,7 @@ def parser() -> Parser:
     _query(verbs)
     _status(verbs)
     _predict(verbs)
+    add_learning(verbs)
     _models(verbs)
     _store(verbs)
     _forget(verbs)
@@ -57,7 +65,7 @@ def parser() -> Parser:
 
 
 def _run(verbs: Any) -> None:
-    run = _added(
+    run = added(
         verbs,
         "run",
         "label videos",
@@ -72,9 +80,9 @@ def _run(verbs: Any) -> None:
         help="a video file, a folder of them, an http(s) address (a video, a playlist, a channel, "
         "a feed), or a text file of addresses",
     )
-    _add_store(run)
-    _add_config(run)
-    run.add_argument("--limit", type=_count, metavar="N", help="label the first N videos only")
+    add_store(run)
+    add_config(run)
+    run.add_argument("--limit", type=count, metavar="N", help="label the first N videos only")
     run.add_argument(
         "--offline",
         action="store_true",
@@ -84,7 +92,7 @@ def _run(verbs: Any) -> None:
 
 
 def _relabel(verbs: Any) -> None:
-    relabel = _added(
+    relabel = added(
         verbs,
         "relabel",
         "label a store's videos anew",
@@ -107,13 +115,13 @@ def _relabel(verbs: Any) -> None:
         metavar="NAME",
         help="only videos of this channel of channels.yaml; may be repeated",
     )
-    _add_store(relabel)
-    _add_config(relabel)
+    add_store(relabel)
+    add_config(relabel)
     relabel.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
 
 def _label(verbs: Any) -> None:
-    label = _added(
+    label = added(
         verbs,
         "label",
         "label segments from predictions of your own",
@@ -135,7 +143,7 @@ def _label(verbs: Any) -> None:
         help="late-mean, late-product, vote, tf-mvsa, crossview or crossview-attention (default)",
     )
     label.add_argument(
-        "--classes", type=_names, metavar="A,B,C", help="names of the classes in the order of probs"
+        "--classes", type=names, metavar="A,B,C", help="names of the classes in the order of probs"
     )
     label.add_argument(
         "--truth",
@@ -152,7 +160,7 @@ def _label(verbs: Any) -> None:
     )
     label.add_argument(
         "--ask",
-        type=_count,
+        type=count,
         metavar="N",
         help="also list the N segments most worth reviewing, for --reviews",
     )
@@ -164,7 +172,7 @@ def _label(verbs: Any) -> None:
     )
     label.add_argument(
         "--conformal",
-        type=_risk,
+        type=risk,
         metavar="ALPHA",
         help="also write label_set, which misses the truth in a share ALPHA of the segments; "
         "needs --reviews",
@@ -184,19 +192,19 @@ def _label(verbs: Any) -> None:
     )
     label.add_argument(
         "--min-confidence",
-        type=_share,
+        type=share,
         default=0.0,
         metavar="P",
         help="give no label that is less probable than this (default: 0)",
     )
     label.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="of what is random (default: 0)"
+        "--seed", type=seed, default=0, metavar="N", help="of what is random (default: 0)"
     )
     label.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _query(verbs: Any) -> None:
-    query = _added(
+    query = added(
         verbs,
         "query",
         "ask a store in SQL",
@@ -216,7 +224,7 @@ def _query(verbs: Any) -> None:
         metavar="NAME=VALUE",
         help="value of $NAME in the query; may be repeated",
     )
-    _add_store(query)
+    add_store(query)
     query.add_argument(
         "--format", choices=QUERY_FORMATS, help="default: what FILE's ending says, else table"
     )
@@ -226,7 +234,7 @@ def _query(verbs: Any) -> None:
 
 
 def _status(verbs: Any) -> None:
-    status = _added(
+    status = added(
         verbs,
         "status",
         "what a store holds and what failed",
@@ -234,12 +242,12 @@ def _status(verbs: Any) -> None:
         "reasons, and the room each table takes.",
         "vsa status --store store --json",
     )
-    _add_store(status)
+    add_store(status)
     status.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _predict(verbs: Any) -> None:
-    predict = _added(
+    predict = added(
         verbs,
         "predict",
         "try the models on text or pictures",
@@ -247,7 +255,7 @@ def _predict(verbs: Any) -> None:
         'echo "what a day" | vsa predict text -',
     )
     actions = predict.add_subparsers(dest="action", metavar="WHAT", required=True)
-    text = _added(
+    text = added(
         actions,
         "text",
         "one object per line of text that is not empty",
@@ -256,7 +264,7 @@ def _predict(verbs: Any) -> None:
         "vsa predict text reviews.txt",
     )
     text.add_argument("file", metavar="FILE", help="UTF-8 text, or - for standard input")
-    image = _added(
+    image = added(
         actions,
         "image",
         "one object per picture",
@@ -266,11 +274,11 @@ def _predict(verbs: Any) -> None:
     )
     image.add_argument("files", metavar="FILE", nargs="+", type=Path, help="a picture")
     for action in (text, image):
-        _add_config(action)
+        add_config(action)
 
 
 def _models(verbs: Any) -> None:
-    models = _added(
+    models = added(
         verbs,
         "models",
         "list, fetch and check weight files",
@@ -279,7 +287,7 @@ def _models(verbs: Any) -> None:
         "vsa models pull yunet",
     )
     actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = _added(
+    listing = added(
         actions,
         "list",
         "every known weight file",
@@ -288,10 +296,10 @@ def _models(verbs: Any) -> None:
         "published one. A file that did not change since it was hashed is not hashed again.",
         "vsa models list --profile embedded",
     )
-    _add_config(listing)
+    add_config(listing)
     listing.add_argument("--verify", action="store_true", help="hash every file again")
     listing.add_argument("--json", action="store_true", help="print one JSON array, with all files")
-    pull = _added(
+    pull = added(
         actions,
         "pull",
         "fetch weights",
@@ -301,8 +309,8 @@ def _models(verbs: Any) -> None:
         "vsa models pull twitter-roberta hf:google-bert/bert-base-cased",
     )
     pull.add_argument("names", metavar="NAME", nargs="*", help="from `vsa models list`, or hf:…")
-    _add_config(pull)
-    add = _added(
+    add_config(pull)
+    add = added(
         actions,
         "add",
         "take in weights fetched by hand",
@@ -314,7 +322,7 @@ def _models(verbs: Any) -> None:
     add.add_argument("name", metavar="NAME", help="from `vsa models list`, or hf:ORG/NAME")
     add.add_argument("path", metavar="PATH", help="the file; for a checkpoint its folder")
     add.add_argument("--trust", action="store_true", help="take it whatever its SHA-256")
-    remove = _added(
+    remove = added(
         actions,
         "remove",
         "delete fetched weights",
@@ -323,7 +331,7 @@ def _models(verbs: Any) -> None:
         "vsa models remove whisper-small",
     )
     remove.add_argument("names", metavar="NAME", nargs="+", help="from `vsa models list`, or hf:…")
-    path = _added(
+    path = added(
         actions,
         "path",
         "where a weight file is",
@@ -335,7 +343,7 @@ def _models(verbs: Any) -> None:
 
 
 def _fusion_models(actions: Any) -> None:
-    fusion = _added(
+    fusion = added(
         actions,
         "fusion",
         "which fusion model of a store labels",
@@ -345,7 +353,7 @@ def _fusion_models(actions: Any) -> None:
         "vsa models fusion list --store store",
     )
     chosen = fusion.add_subparsers(dest="fusion_action", metavar="ACTION", required=True)
-    listing = _added(
+    listing = added(
         chosen,
         "list",
         "every fusion model of a store",
@@ -355,7 +363,7 @@ def _fusion_models(actions: Any) -> None:
         "vsa models fusion list --json",
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object")
-    promote = _added(
+    promote = added(
         chosen,
         "promote",
         "let a model label a domain",
@@ -363,7 +371,7 @@ def _fusion_models(actions: Any) -> None:
         "vsa models fusion promote 7ce7d301d7a6 --domain news",
     )
     promote.add_argument("model", metavar="MODEL_ID", help="from `vsa models fusion list`")
-    rollback = _added(
+    rollback = added(
         chosen,
         "rollback",
         "let the model before label again",
@@ -378,11 +386,11 @@ def _fusion_models(actions: Any) -> None:
         action.add_argument("--domain", default="default", metavar="D", help="default: default")
         action.add_argument("--reason", metavar="TEXT", help="why, kept with the decision")
     for action in (listing, promote, rollback):
-        _add_store(action)
+        add_store(action)
 
 
 def _store(verbs: Any) -> None:
-    store = _added(
+    store = added(
         verbs,
         "store",
         "verify, compact or migrate a store",
@@ -390,7 +398,7 @@ def _store(verbs: Any) -> None:
         "vsa store verify --store store",
     )
     actions = store.add_subparsers(dest="action", metavar="ACTION", required=True)
-    verify = _added(
+    verify = added(
         actions,
         "verify",
         "read everything, and say what is wrong",
@@ -404,7 +412,7 @@ def _store(verbs: Any) -> None:
         help="put files that do not read aside in .quarantine/, so that the next run makes anew "
         "what can be made",
     )
-    compact = _added(
+    compact = added(
         actions,
         "compact",
         "join small files into large ones",
@@ -412,7 +420,7 @@ def _store(verbs: Any) -> None:
         "videos get faster, the rows stay the same.",
         "vsa store compact",
     )
-    migrate = _added(
+    migrate = added(
         actions,
         "migrate",
         "bring a store of an older vsa up to date",
@@ -423,11 +431,11 @@ def _store(verbs: Any) -> None:
     )
     migrate.add_argument("--json", action="store_true", help="print one JSON object")
     for action in (verify, compact, migrate):
-        _add_store(action)
+        add_store(action)
 
 
 def _forget(verbs: Any) -> None:
-    forget = _added(
+    forget = added(
         verbs,
         "forget",
         "remove a person's videos everywhere",
@@ -444,7 +452,7 @@ def _forget(verbs: Any) -> None:
         help="of a video its id, that of a segment, its address or media file; of a channel its "
         "id, its name, or its name in channels.yaml",
     )
-    _add_store(forget)
+    add_store(forget)
     forget.add_argument(
         "--dry-run", action="store_true", help="only say what would go; remove nothing"
     )
@@ -464,7 +472,7 @@ def _forget(verbs: Any) -> None:
 
 
 def _experiment(verbs: Any) -> None:
-    experiment = _added(
+    experiment = added(
         verbs,
         "experiment",
         "run a study again from its seeds",
@@ -478,7 +486,7 @@ def _experiment(verbs: Any) -> None:
     )
     experiment.add_argument(
         "--seeds",
-        type=_count,
+        type=count,
         default=5,
         metavar="N",
         help="repetitions, with seeds 0 to N − 1 (default: 5)",
@@ -493,64 +501,3 @@ def _experiment(verbs: Any) -> None:
         help="folder of the real data sets (default: $VSA_SHARED/data, else ../shared/data)",
     )
     experiment.add_argument("--json", action="store_true", help="print tables as one JSON object")
-
-
-def _added(parsers: Any, name: str, short: str, long: str, example: str) -> argparse.ArgumentParser:
-    added: argparse.ArgumentParser = parsers.add_parser(
-        name, help=short, description=long, epilog=f"example: {example}"
-    )
-    return added
-
-
-def _add_store(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--store",
-        default="store",
-        metavar="DIR",
-        help="folder of the tables, or where they are on an object store: s3://bucket/prefix "
-        "(default: ./store)",
-    )
-
-
-def _add_config(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML settings laid over the profile"
-    )
-    verb.add_argument(
-        "--profile",
-        metavar="NAME",
-        help="set of models and settings: embedded (default), standard, multilingual",
-    )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
-    return int(text)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
-    return share
-
-
-def _risk(text: str) -> float:
-    share = _share(text)
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return share
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 4294967295")
-    return int(text)

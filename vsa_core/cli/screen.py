@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TextIO
+
+from vsa_core.progress import LISTENER
 
 # Control characters could move the cursor, direction overrides could reorder a line: a title or
 # a caption is written by strangers.
@@ -117,3 +120,37 @@ def _cap(widths: list[int], available: int) -> int:
     while cap > 1 and sum(min(width, cap) for width in widths) > available:
         cap -= 1
     return cap
+
+
+class _Line:
+    """Progress of a stage as one line of a terminal, over and over."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._totals: dict[str, int] = {}
+        self._done: dict[str, float] = {}
+
+    def begin(self, stage: str, total: int) -> None:
+        """So many items of a stage are to be done."""
+        self._totals[stage] = self._totals.get(stage, 0) + total
+
+    def advance(self, stage: str, items: float) -> None:
+        """So many more are done; a stage that did not begin is part of another's item."""
+        if stage in self._totals:
+            done = self._done[stage] = self._done.get(stage, 0.0) + items
+            self._out.write(f"\r{f'{stage}: {done:.0f} of {self._totals[stage]}':<60}")
+            self._out.flush()
+
+
+@contextmanager
+def progress_line(out: TextIO) -> Iterator[None]:
+    """Progress on a terminal; nothing elsewhere."""
+    if not out.isatty():
+        yield
+        return
+    token = LISTENER.set(_Line(out))
+    try:
+        yield
+    finally:
+        LISTENER.reset(token)
+        out.write("\r" + " " * 60 + "\r")

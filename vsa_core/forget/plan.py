@@ -24,7 +24,7 @@ MODELS = "models"
 KIND = "forgotten"  # of the row in `attempts` that takes the place of a forgotten address
 _MODEL_FACTS = "fusion.json"  # in it `folds`, by video: every video a model learned from
 # Files of these hold many videos; those of the others are named by theirs.
-_OF_MANY = ("labels", "reviews")
+_OF_MANY = ("labels", "reviews", "utterances")
 _WEB = ("http://", "https://")
 _SEGMENT = re.compile(r"-\d+-\d+$")
 _DOWNLOAD = re.compile(r"[0-9a-f]{16}")

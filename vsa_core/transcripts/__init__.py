@@ -13,7 +13,7 @@ from vsa_core.cues import Transcript, cues_of
 from vsa_core.errors import CaptionError
 from vsa_core.language import detect, detector, mistagged
 from vsa_core.progress import Steps
-from vsa_core.schemas import table_from_rows
+from vsa_core.schemas import CORPUS, table_from_rows
 from vsa_core.store import Store, TableRef
 from vsa_core.transcripts.asr import Transcriber, load_transcriber
 from vsa_core.transcripts.captions import find_captions, read_captions
@@ -29,13 +29,20 @@ def transcribe(video_id: str, settings: Settings, store: Store, steps: Steps) ->
     Captions that cannot be read are noted on the video and speech is recognised instead; a video
     without a word gets an empty table. The language of captions is that of their tag, else of the
     info.json, unless the text is plainly in another one, which is noted too; that of recognised
-    speech is what the transcriber says. Where nobody says, the text tells.
+    speech is what the transcriber says. Where nobody says, the text tells. What a corpus brought
+    stands.
 
     Raises:
         BackendError: the transcriber cannot be loaded.
         MediaError: the sound does not decode.
     """
     video = read_video(store, video_id)
+    brought = store.find("transcripts", video_id)
+    if brought is not None and brought.fingerprint.startswith(CORPUS):
+        if not video["captions_kind"]:  # the video's row is new
+            kind = brought.fingerprint.rpartition(":")[0]
+            note_on_video(store, video_id, captions_kind=kind)
+        return brought
     wanted, limit = settings.transcripts, settings.transcripts.max_caption_mb * _MEGABYTE
     notes: list[str] = []
     path, captions = Path(video["media_path"]), None
@@ -89,6 +96,8 @@ def standing(
     Raises:
         BackendError: the transcriber cannot be loaded.
     """
+    if transcript.startswith(CORPUS):
+        return True
     captions = None
     if settings.transcripts.use_captions:
         wanted = settings.transcripts.languages
@@ -110,6 +119,30 @@ def _from_captions(base: list[Any], video: dict[str, Any], captions: Path) -> st
     # What its name adds to the video's is its language; the video itself may be renamed.
     suffixes = captions.name.removeprefix(Path(video["media_path"]).stem)
     return fingerprint(base, suffixes, video["language"], detector())
+
+
+def bring(
+    store: Store, video_id: str, transcript: Transcript, corpus: str, made_from: str
+) -> TableRef:
+    """Put what a corpus says of a video in the place of its transcript; no stage changes it.
+
+    Args:
+        store: which holds the video.
+        video_id: the video.
+        transcript: the cues are its segments, one each.
+        corpus: its name.
+        made_from: fingerprint of what the corpus says.
+
+    Raises:
+        StoreError: no such video in the store.
+    """
+    source = f"{CORPUS}{corpus}"
+    made_from = f"{source}:{made_from}"
+    ref = store.fresh("transcripts", video_id, made_from)
+    video = read_video(store, video_id)
+    if ref is not None and video["captions_kind"] == source:
+        return ref
+    return _commit(store, video, replace(transcript, source=source), [], made_from)
 
 
 def _commit(
