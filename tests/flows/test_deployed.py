@@ -155,7 +155,7 @@ def test_from_a_server_to_the_first_labelled_night(terminal: Terminal, channel_s
     deployments = terminal.post("deployments/filter", {})
     assert isinstance(deployments, list)
     by_name = {one["name"]: one for one in deployments}
-    assert by_name.keys() == {"nightly", "on-demand", "adapt", "relabel", "score"}
+    assert by_name.keys() == {"nightly", "on-demand", "adapt", "relabel", "score", "train"}
     [schedule] = by_name["nightly"]["schedules"]
     assert schedule["schedule"]["cron"] == "15 3 * * *"
     assert by_name["nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"

@@ -152,7 +152,8 @@ class FrameEncoder(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor) -> Encoded:
         """As `ClipEncoder.forward`; the sequence has one place for each frame."""
         flat = normalised(frames.flatten(0, 1), IMAGENET_MEAN, IMAGENET_STD)
-        states = self.sequence(self.backbone.encode(flat).unflatten(0, frames.shape[:2]))
+        found = self.backbone.encode(flat)
+        states = self.sequence(found.view(frames.shape[0], frames.shape[1], found.shape[1]))
         return Encoded(states, mask, self.pool(states, mask))
 
     def blocks(self) -> list[nn.Module]:

@@ -208,7 +208,7 @@ class _Early(nn.Module):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, settings.width), nn.GELU())
 
     def forward(self, encoded: list[Encoded], present: Tensor) -> Tensor:
-        count = len(present)
+        count = present.shape[0]  # `len` would fix it when exported
         parts = [self.whole.expand(count, 1, -1)]
         masks = [present.new_ones(count, 1)]
         for at, one in enumerate(encoded):
@@ -227,9 +227,10 @@ class _CrossBlock(nn.Module):
         super().__init__()
         self.norm_asking = nn.LayerNorm(width)
         self.norm_asked = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(
-            width, settings.heads, settings.dropout, batch_first=True
-        )
+        self.heads, self.dropout = settings.heads, settings.dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.joined = nn.Linear(width, width)
         self.dense = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width),
@@ -240,10 +241,16 @@ class _CrossBlock(nn.Module):
 
     def forward(self, asking: Tensor, asked: Tensor, mask: Tensor) -> Tensor:
         """(B, L, width), (B, L', width), (B, L') bool with a True in each row → (B, L, width)."""
-        keys = self.norm_asked(asked)
-        found, _ = self.attention(
-            self.norm_asking(asking), keys, keys, key_padding_mask=~mask, need_weights=False
+        # Not torch's MultiheadAttention, which fixes the number of rows when it is exported.
+        key, value = self.key_value(self.norm_asked(asked)).chunk(2, dim=2)
+        query, key, value = (
+            x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for x in (self.query(self.norm_asking(asking)), key, value)
         )
+        found = F.scaled_dot_product_attention(
+            query, key, value, mask[:, None, None], self.dropout if self.training else 0.0
+        )
+        found = self.joined(found.transpose(1, 2).flatten(2))
         asking = asking + found
         return asking + self.dense(asking)
 
@@ -268,7 +275,7 @@ class _Attention(nn.Module):
 
     def forward(self, encoded: list[Encoded], present: Tensor) -> Tensor:
         states, masks = [], []
-        always = present.new_ones(len(present), 1)
+        always = present.new_ones(present.shape[0], 1)
         for at, one in enumerate(encoded):
             held = torch.cat([one.summary.unsqueeze(1), one.sequence], dim=1)[:, :_MOST_PLACES]
             states.append(held + self.kinds[at] + self.places[: held.shape[1]])
