@@ -76,6 +76,7 @@ class Predictor:
         self.targets, self.modalities = recipe.targets, recipe.encoders.modalities
         self._forward = forward
         self._device = device
+        self._temperatures = {target: _temperature(card, target) for target in recipe.targets}
 
     @classmethod
     def load(cls, path: Path, device: str = "auto") -> Predictor:
@@ -141,7 +142,8 @@ class Predictor:
         batch, notes = self._read(utterances)
         with torch.inference_mode():
             logits = self._forward(batch.to(self._device))
-        probs = {t: x.float().softmax(dim=1).cpu().tolist() for t, x in logits.items()}
+        warm = self._temperatures
+        probs = {t: (x.float() / warm[t]).softmax(dim=1).cpu().tolist() for t, x in logits.items()}
         said = []
         for row, utterance in enumerate(utterances):
             present = {name: bool(there[row]) for name, there in batch.present.items()}
@@ -159,3 +161,18 @@ class Predictor:
             notes = [cache.get(one).note if wanted else None for one in utterances]
             data = UtteranceDataset(utterances, self.recipe, cache, train=False)
             return collate([data[row] for row in range(len(data))]), notes
+
+
+def _temperature(card: dict[str, Any], target: str) -> float:
+    """What logits are divided by, as training found it on its development set; 1 where it did not.
+
+    Raises:
+        BackendError: the card says what cannot be one.
+    """
+    told = card["about"].get("temperature", {})
+    found = told.get(target, 1.0) if isinstance(told, dict) else told
+    if not isinstance(found, float | int) or not 0 < found < 1e3:
+        raise BackendError(
+            f"the model's card says temperature {found!r} of {target}: get the model again"
+        )
+    return float(found)

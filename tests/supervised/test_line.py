@@ -1,0 +1,99 @@
+"""The README's supervised section on the miniature, command by command, as a person follows it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import REPO
+from tests.flows.test_command import VSA
+
+RECIPE = {
+    "encoders": {
+        "text": {"max_tokens": 24, "context_tokens": 16, "trained_blocks": 1},
+        "video": {"network": "resnet18", "frames": 2, "trained_blocks": 1},
+        "audio": {"mels": 24, "max_s": 2},
+        "width": 24,
+    },
+    "fusion": {"kind": "attention", "width": 32, "heads": 2, "layers": 1},
+    "schedule": {"epochs": 2, "batch_size": 12, "checkpoint_minutes": 0},
+}
+
+
+def vsa(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [VSA, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("line")
+    command = [sys.executable, REPO / "scripts" / "make_meld_miniature.py", folder / "MELD.Raw"]
+    subprocess.run(command, check=True, capture_output=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    return folder
+
+
+def test_prepare_train_resume_evaluate_export_predict(place: Path, sample_dir: Path) -> None:
+    done = vsa("meld", "prepare", "MELD.Raw", "--store", "store", "--truth", "truth.csv", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "dia125_utt3: its clip does not decode" in done.stdout
+    assert "dia110_utt7: its clip is missing" in done.stdout
+
+    train = ["train", "meld", "--store", "store", "--out", "meld", "--recipe", "recipe.yaml"]
+    train += ["--features", "features"]
+    run = subprocess.Popen(
+        [VSA, *train], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while run.poll() is None and not (place / "meld/training/checkpoint.pt").exists():
+        time.sleep(0.01)
+    run.kill()
+    run.communicate()
+    assert run.returncode == -9
+    done = vsa(*train, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["rows"] == {"train": 48, "dev": 12, "test": 12}
+    assert found["metrics"]["test"]["emotion"]["n"] == 12
+    history = (place / "meld/training/history.jsonl").read_text().splitlines()
+    assert len(history) == found["epochs"] == 2
+
+    done = vsa(
+        "evaluate", "meld/predictions.csv", "meld/truth.csv", "--report", "report", "--json",
+        cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assessed = json.loads(done.stdout)["targets"]["sentiment"]
+    assert assessed["coverage"]["value"] == 1
+    told = found["metrics"]["test"]["sentiment"]["accuracy"]["value"]
+    assert assessed["accuracy"]["value"] == pytest.approx(told)
+    assert (place / "report" / "report.html").stat().st_size > 10_000
+
+    done = vsa(
+        "export", "meld/model", "--out", "exported", "--formats", "onnx,int8", "--truth-from",
+        "MELD.Raw", "--json", cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    forms = {form["name"]: form for form in json.loads(done.stdout)["forms"]}
+    assert forms["onnx"]["logit_change"] <= 1e-4
+    assert forms["onnx"]["f1"] == pytest.approx(forms["trained"]["f1"])
+
+    clip = sorted((sample_dir / "clips").glob("*.mp4"))[0]
+    said = []
+    for model in ("meld/model", "exported/onnx"):
+        done = vsa(
+            "classify", model, clip, "--text", "I love it", "--end-ms", 2000, "--json", cwd=place
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(json.loads(done.stdout))
+    for target, probs in said[0]["probs"].items():
+        assert said[1]["probs"][target] == pytest.approx(probs, abs=1e-4)
