@@ -90,10 +90,3 @@ def test_the_later_run_counts_though_the_clock_was_moved_back(
         label_sources(**given, config=str(fake_config))
     models = {row["model_id"] for row in ask(Store(store), "SELECT model_id FROM labels").rows()}
     assert models == {"vote"}
-
-
-def test_the_script_finds_a_damaged_store_recovered() -> None:
-    command = [sys.executable, "scripts/faults.py", "--rounds", "1", "--only", "corrupt"]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "| corrupt | 1 | 1 | 0 | 0 | 0 |" in done.stdout

@@ -15,7 +15,7 @@ from tests.flows.test_label import captions, contents, film
 from vsa_core.store import Store
 from vsa_core.verify import verify
 
-KILLS = 8
+KILLS = 5
 
 
 def vsa_run(folder: Path, store: Path, config: Path, api: str) -> subprocess.Popen[str]:

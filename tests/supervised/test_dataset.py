@@ -176,7 +176,12 @@ class TestRandomness:
     ) -> None:
         data = UtteranceDataset(spoken, recipe(), cached, train=True)
         loader: DataLoader[Sample] = DataLoader(
-            data, batch_size=2, num_workers=2, persistent_workers=True, collate_fn=collate
+            data,
+            batch_size=2,
+            num_workers=1,
+            persistent_workers=True,
+            collate_fn=collate,
+            multiprocessing_context="spawn",
         )
         for epoch in (1, 2):
             data.set_epoch(epoch)

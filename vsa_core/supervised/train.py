@@ -388,6 +388,8 @@ def batches_of(
         batch_sampler=order,
         collate_fn=collate,
         num_workers=workers,
+        # Not forked: threads of decoders and of torch do not outlive a fork.
+        multiprocessing_context="spawn" if workers else None,
         # Of its own, so that to make one takes nothing from torch's.
         generator=torch.Generator().manual_seed(0),
         pin_memory=device == "cuda",
