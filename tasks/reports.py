@@ -40,10 +40,12 @@ class Progress:
 
     Args:
         total: units of work; none makes no artifact.
+        what: is done.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, what: str = "Videos looked at") -> None:
         self._total = total
+        self._what = what
         self._done = 0
         self._told = time.monotonic()
         self._artifact: UUID | None = None
@@ -64,7 +66,7 @@ class Progress:
         self._told = time.monotonic()
         if self._artifact is None:
             made: Any = create_progress_artifact(
-                progress=percent, key="vsa-progress", description="Videos looked at"
+                progress=percent, key="vsa-progress", description=self._what
             )
             self._artifact = made
         else:

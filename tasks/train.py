@@ -26,7 +26,7 @@ class _Told:
     """Hands a training's progress on to an artifact; decoding and learning are half each."""
 
     def __init__(self) -> None:
-        self.artifact = Progress(_PARTS)
+        self.artifact = Progress(_PARTS, "Decoded, then learned")
         self._totals: dict[str, int] = {}
         self._rest = 0.0
 

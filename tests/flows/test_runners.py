@@ -241,7 +241,7 @@ def channel(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(params=["processes", "dask", "ray"])
 def command(
     request: pytest.FixtureRequest,
     channel: Path,
@@ -250,7 +250,7 @@ def command(
     tmp_path: Path,
     prefect_api: str,
 ) -> Iterator[subprocess.Popen[str]]:
-    """`vsa run` with a runner, in the middle of a task that it does not finish."""
+    """`vsa run` with each runner, in the middle of a task that it does not finish."""
     settings = yaml.safe_load(fake_config.read_text(encoding="utf-8"))
     chosen = config(tmp_path / "c.yaml", request.param, settings)
     run = subprocess.Popen(
@@ -273,8 +273,6 @@ def left(processes: list[psutil.Process]) -> list[str]:
     return [f"{p.pid} {p.name()}" for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 
-# Those that end differently: by a signal to the group, or by noticing that the flow is gone.
-@pytest.mark.parametrize("command", ["processes", "ray"], indirect=True)
 def test_ctrl_c_is_one_line_and_leaves_no_process(command: subprocess.Popen[str]) -> None:
     processes = psutil.Process(command.pid).children(recursive=True)
     os.killpg(command.pid, signal.SIGINT)
@@ -289,7 +287,6 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(command: subprocess.Popen[str]
     assert left(processes) == []
 
 
-@pytest.mark.parametrize("command", ["dask", "ray"], indirect=True)
 def test_no_worker_outlives_a_killed_run(command: subprocess.Popen[str]) -> None:
     processes = psutil.Process(command.pid).children(recursive=True)
     # Ray's agents, which do no work, look for its server for a minute before they give up.

@@ -21,7 +21,7 @@ from vsa_core.supervised.encoders import (
 )
 from vsa_core.supervised.model import MultimodalNet, MultitaskLoss
 from vsa_core.supervised.rates import Rates, trained_parts
-from vsa_core.supervised.recipe import Loss, Recipe, Text, recipe_of
+from vsa_core.supervised.recipe import Loss, Recipe, recipe_of
 
 WIDTH = 16
 FUSIONS = ("late", "early", "attention", "hybrid")
@@ -53,7 +53,7 @@ def network(recipe: Recipe) -> MultimodalNet:
     torch.manual_seed(0)
     encoders = nn.ModuleDict(
         {
-            "text": TextEncoder(Text(), WIDTH, bert()),
+            "text": TextEncoder(WIDTH, bert()),
             "video": ClipEncoder(WIDTH),
             "audio": SpectrogramEncoder(16, WIDTH),
         }
@@ -184,7 +184,7 @@ def test_padding_changes_no_encoder_of_sequences() -> None:
     there = torch.ones(2, 320, dtype=torch.bool)
     for encoder, inputs in (
         (
-            TextEncoder(Text(), WIDTH, bert()),
+            TextEncoder(WIDTH, bert()),
             [torch.randint(5, 60, (2, 320 // 8)), there[:, :40], there[:, :40]],
         ),
         (SpectrogramEncoder(16, WIDTH), [torch.randn(2, 320, 16), there]),

@@ -178,8 +178,13 @@ def test_another_recipe_in_the_same_folder_is_refused(
     of = recipe(checkpoint, schedule={"epochs": 1})
     training(of, spoken, tmp_path / "t", tmp_path / "features").run()
     for other, rows in ((of.model_copy(update={"seed": 5}), spoken), (of, spoken[::-1])):
-        with pytest.raises(ConfigError, match="another recipe or other utterances"):
+        with pytest.raises(ConfigError, match="of another recipe, of other utterances"):
             training(other, rows, tmp_path / "t", tmp_path / "features")
+    torch.manual_seed(77)
+    other_weights = MultimodalNet(of, make_encoders(of.encoders))
+    cache = FeatureCache(tmp_path / "features", None, of.encoders.audio)
+    with pytest.raises(ConfigError, match="from other weights"):
+        Training(tmp_path / "t", other_weights, of, spoken[:36], spoken[36:], cache)
     (tmp_path / "t" / "checkpoint.pt").write_bytes(b"half of one")
     with pytest.raises(StoreError, match=r"cannot be read .* remove it"):
         training(of, spoken, tmp_path / "t", tmp_path / "features")

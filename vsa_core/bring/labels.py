@@ -24,6 +24,7 @@ from vsa_core.fusion.decide import Decided, decide
 from vsa_core.fusion.strategies import Fused, Known
 from vsa_core.fusion.views import Views
 from vsa_core.labels import Origin
+from vsa_core.whole_files import whole_file
 
 MIN_VOTE = Agree().min_confidence
 _BATCH_ROWS = 65_536
@@ -139,18 +140,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no plain file: give the name of one with -o")
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with tmp.open("wb") as file:
+        with whole_file(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        tmp.replace(path)
         flush_folder(path.parent)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        tmp.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

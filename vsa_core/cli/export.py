@@ -52,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
         for row, one in zip(rows, costs, strict=True):
             row += [f"{one.f1:.4f}", f"{(one.f1 or 0) - trained.f1:+.4f}"]
     write_table(sys.stdout, columns, rows)
+    if trained.f1 is not None:
+        sys.stdout.write(
+            f"F1: weighted, mean of the targets, over the labelled utterances of {args.split!r} in "
+            f"{args.truth_from} (coverage 100 %).\n"
+        )
     sys.stdout.write(f"One clip, {_THREADS} threads of the CPU, 30 runs. Written to {out}\n")
     return OK
 

@@ -137,7 +137,7 @@ def _train(verbs: Any) -> None:
         )
         action.add_argument(
             "--workers",
-            type=int,
+            type=count,
             default=0,
             metavar="N",
             help="processes that read ahead (default: none)",

@@ -15,9 +15,12 @@ from vsa_core.cli.screen import progress_line, write_json, write_table
 def run(args: argparse.Namespace) -> int:
     """Train, score, package, and say what came of it."""
     from vsa_core.config import cache_dir
+    from vsa_core.errors import UsageError
     from vsa_core.supervised.choosing import chosen_recipe, sets_of_meld, sets_of_segments
     from vsa_core.supervised.fit import cross_validate, fit, write_truth_of
 
+    if args.kfold and args.init is not None:
+        raise UsageError("--kfold begins anew: a model may have learned from what is held out")
     recipe = chosen_recipe(
         args.recipe, init=args.init, text_only=args.text_only, epochs=args.epochs, seed=args.seed
     )
@@ -64,6 +67,9 @@ def _show(found: Mapping[str, Any], out: Path, screen: TextIO) -> None:
     rows = table_of(found)
     if rows:
         write_table(screen, list(rows[0]), [list(row.values()) for row in rows])
+    lacking = ", ".join(f"{n} of {name}" for name, n in found["lacking"].items() if n)
+    if lacking:
+        screen.write(f"\nWithout a picture or a sound, masked: {lacking}.\n")
     screen.write(
         f"\nBest of {found['epochs']} epochs: {found['best_epoch']}, by `dev`, which also set the "
         f"temperatures; every row is decided (coverage 100 %).\nModel: {out / 'model'}\n"

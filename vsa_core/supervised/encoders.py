@@ -6,8 +6,8 @@ masked, and a convolution over the spectrogram sees silence's own value in its p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ from vsa_core.supervised.pictures import (
     ResNet,
     normalised,
 )
-from vsa_core.supervised.recipe import Audio, Encoders, Text, Video
+from vsa_core.supervised.recipe import Audio, Encoders, Video
 
-# Frames that go through a frame encoder, or a convolution over a clip, keep this many places.
+# Of torchvision's networks: what comes after the features.
 _PARAMETERS_OF_CLASSES = ("fc.", "classifier.", "avgpool.")
 # A packaged model's card; beside it stand the folders of its encoders.
 PACKAGE_CARD = "card.json"
 
 
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """What an encoder makes of B utterances.
 
@@ -42,12 +43,9 @@ class Encoded:
         summary: (B, width).
     """
 
-    __slots__ = ("mask", "sequence", "summary")
-
-    def __init__(self, sequence: Tensor, mask: Tensor, summary: Tensor) -> None:
-        self.sequence = sequence
-        self.mask = mask
-        self.summary = summary
+    sequence: Tensor
+    mask: Tensor
+    summary: Tensor
 
 
 class _Projection(nn.Module):
@@ -70,14 +68,12 @@ class TextEncoder(nn.Module):
     the utterance's own tokens.
 
     Args:
-        settings: of the recipe.
         width: of what it gives.
         backbone: the network, as transformers' AutoModel makes it.
     """
 
-    def __init__(self, settings: Text, width: int, backbone: nn.Module) -> None:
+    def __init__(self, width: int, backbone: nn.Module) -> None:
         super().__init__()
-        self.settings = settings
         self.backbone = backbone
         dim: int = backbone.config.hidden_size  # type: ignore[union-attr,assignment]
         self._types = int(getattr(backbone.config, "type_vocab_size", 0) or 0) > 1
@@ -121,7 +117,7 @@ class ClipEncoder(nn.Module):
 
         Args:
             frames: (B, T, 3, H, W) RGB in [0, 1].
-            mask: (B, T) bool, where there is a frame; others repeat the last one that is there.
+            mask: (B, T) bool, where there is a frame: all of a clip's, or none.
         """
         clip = normalised(frames, KINETICS_MEAN, KINETICS_STD).transpose(1, 2)
         net = self.backbone
@@ -294,7 +290,7 @@ def make_encoders(settings: Encoders, *, pretrained: bool = True) -> nn.ModuleDi
     found = nn.ModuleDict()
     if settings.text is not None:
         backbone = _transformer(settings.text.checkpoint, pretrained)
-        found["text"] = TextEncoder(settings.text, settings.width, backbone)
+        found["text"] = TextEncoder(settings.width, backbone)
     if settings.video is not None:
         found["video"] = _video(settings.video, settings.width, pretrained)
     if settings.audio is not None:
@@ -423,8 +419,3 @@ def parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
     """All parameters of some modules, each once, in order."""
     found = {id(p): p for module in modules for p in module.parameters()}
     return list(found.values())
-
-
-def parameter_count(module: nn.Module) -> int:
-    """How many numbers a module has."""
-    return math.fsum(p.numel() for p in module.parameters()).__int__()

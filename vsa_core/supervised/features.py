@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from vsa_core.media import SAMPLE_RATE_HZ, Media, probe
 from vsa_core.progress import Steps
 from vsa_core.supervised.recipe import Audio, Video
 from vsa_core.supervised.utterances import Utterance
+from vsa_core.whole_files import put_whole
 
 # What torchvision's weights of R3D-18 were trained on, whatever the aspect of the video.
 HEIGHT_PX, WIDTH_PX = 128, 171
@@ -254,19 +253,10 @@ def _write(path: Path, features: Features, stamp: str) -> None:
     if features.note is not None:
         noted["note"] = features.note
     contents = save(held, metadata=noted)
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        put_whole(path, contents)
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
         raise StoreError(
             f"{path.parent} cannot be written: {error.strerror or error}: make room, or give "
             "another folder for features"

@@ -27,11 +27,14 @@ from vsa_core.supervised.journal import open_journals
 from vsa_core.supervised.model import MultimodalNet
 from vsa_core.supervised.package import load_package, save_package
 from vsa_core.supervised.recipe import Recipe
+from vsa_core.supervised.stored import put_truth
 from vsa_core.supervised.train import Opinions, Training, opinions
 from vsa_core.supervised.utterances import TARGETS, Utterance, groups_in_folds
+from vsa_core.whole_files import put_whole
 
 _LEVEL = 0.95
 _TEMPERATURES = (0.25, 8.0)
+_DECODERS = 2
 PREDICTIONS = "predictions.csv"
 
 
@@ -63,15 +66,15 @@ def fit(
         workers: processes that read utterances.
 
     Returns:
-        JSON-able: `epochs`, `best_epoch`, `rows` by set, `lacking` (utterances without a picture or
-        sound and why, by set how many), `temperature` by target, and `metrics` by set and target as
-        `figures` gives them.
+        JSON-able: `epochs`, `best_epoch`, `rows` by set, `lacking` (by set, utterances without a
+        picture or a sound that the recipe reads), `temperature` by target, and `metrics` by set and
+        target as `figures` gives them.
 
     Raises:
         ConfigError, UsageError, BackendError, StoreError, VsaError: as the parts.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    cache = _filled(recipe, [u for some in sets.values() for u in some], features)
+    cache, lacking = _filled(recipe, sets, features)
     torch.manual_seed(recipe.seed)
     net = MultimodalNet(recipe, make_encoders(recipe.encoders, pretrained=init is None))
     if init is not None:
@@ -105,6 +108,7 @@ def fit(
         "epochs": trained.epochs,
         "best_epoch": trained.epoch + 1,
         "rows": {name: len(some) for name, some in sets.items()},
+        "lacking": lacking,
         "temperature": warm,
         "metrics": {
             name: {
@@ -260,28 +264,26 @@ def write_predictions(
             values += [TARGETS[target][int(p[at].argmax())], f"{float(p[at].max()):.6f}"]
         times = [row.start_ms, row.end_ms] if row.end_ms > row.start_ms else ["", ""]
         writer.writerow([row.id, row.group, *times, row.text or "", *values])
-    path.write_text(text.getvalue(), encoding="utf-8")
+    put_whole(path, text.getvalue().encode())
 
 
 def write_truth_of(path: Path, rows: Sequence[Utterance]) -> None:
     """What people said of each row, as `vsa evaluate` reads it."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["segment_id", *TARGETS])
-        for row in rows:
-            known = [TARGETS[t][row.labels[t]] if t in row.labels else "" for t in TARGETS]
-            writer.writerow([row.id, *known])
+    put_truth(path, ((row.id, {t: TARGETS[t][k] for t, k in row.labels.items()}) for row in rows))
 
 
-def _filled(recipe: Recipe, rows: Sequence[Utterance], folder: Path) -> FeatureCache | None:
-    """The cache with all that is needed decoded; None where only text is read."""
+def _filled(
+    recipe: Recipe, sets: Mapping[str, Sequence[Utterance]], folder: Path
+) -> tuple[FeatureCache | None, dict[str, int]]:
+    """The cache, filled (None for text alone), and how many of each set lack something."""
     encoders = recipe.encoders
     if encoders.video is None and encoders.audio is None:
-        return None
+        return None, dict.fromkeys(sets, 0)
     cache = FeatureCache(folder, encoders.video, encoders.audio)
+    rows = [row for some in sets.values() for row in some]
     begin("Decoding", 1)
-    cache.fill([row for row in rows if row.media is not None], 2, Steps("Decoding"))
-    return cache
+    notes = cache.fill(rows, _DECODERS, Steps("Decoding"))
+    return cache, {name: sum(row.id in notes for row in some) for name, some in sets.items()}
 
 
 def _begin_from(net: MultimodalNet, folder: Path) -> None:

@@ -30,6 +30,7 @@ from vsa_core.supervised.utterances import TARGETS
 from vsa_core.supervised.weight_file import STORED, packed, unpacked
 from vsa_core.weights.hashes import digest
 from vsa_core.weights.hub import BESIDE
+from vsa_core.whole_files import put_whole
 
 FORMAT, FORMAT_VERSION = "vsa-supervised", 1
 WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.json", "config.json"
@@ -70,7 +71,7 @@ def save_package(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PACKAGE_CARD).unlink(missing_ok=True)
         weights = {name: x.detach().cpu() for name, x in net.state_dict().items()}
-        _put(folder / WEIGHTS, save(packed(weights, stored, linear), {"format": "pt"}))
+        put_whole(folder / WEIGHTS, save(packed(weights, stored, linear), {"format": "pt"}))
         files = [WEIGHTS, *write_settings(folder, net, recipe, tokenizer)]
         return write_card(folder, FORMAT, net, recipe, about, files, stored=stored)
     except OSError as error:
@@ -163,17 +164,17 @@ def write_settings(
         BackendError: the tokenizer is not here.
         OSError: the folder cannot be written.
     """
-    _put(folder / RECIPE, _json(_portable(recipe)))
+    put_whole(folder / RECIPE, _json(_portable(recipe)))
     files = [RECIPE]
     for name, backbone in _transformers(net).items():
         (folder / name).mkdir(exist_ok=True)
-        _put(folder / name / CONFIG, _json(_settings(backbone)))
+        put_whole(folder / name / CONFIG, _json(_settings(backbone)))
         files.append(f"{name}/{CONFIG}")
     if recipe.encoders.text is not None:
         source = tokenizer or checkpoint_folder(recipe.encoders.text.checkpoint)
         for name in sorted(BESIDE - {CONFIG}):
             if (source / name).is_file():
-                _put(folder / "text" / name, (source / name).read_bytes())
+                put_whole(folder / "text" / name, (source / name).read_bytes())
                 files.append(f"text/{name}")
     return files
 
@@ -211,7 +212,7 @@ def write_card(
         "about": dict(about),
         "files": {name: digest(folder / name) for name in files},
     }
-    _put(folder / PACKAGE_CARD, _json(card))
+    put_whole(folder / PACKAGE_CARD, _json(card))
     return card
 
 
@@ -310,9 +311,3 @@ def _read(path: Path, folder: Path) -> dict[str, Any]:
 
 def _json(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n").encode()
-
-
-def _put(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)

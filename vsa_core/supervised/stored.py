@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from vsa_core.supervised.meld import CORPUS_NAME, SPLITS, Meld, Problem
 from vsa_core.supervised.utterances import TARGETS, Utterance
 from vsa_core.transcripts import bring
 from vsa_core.videos import read_video
+from vsa_core.whole_files import put_whole
 
 _LANGUAGE = "en"
 _AT_ONCE = 4
@@ -159,7 +158,7 @@ def _put_rows(key: str, rows: list[dict[str, Any]], store: Store) -> None:
 
 
 def write_truth(store: Store, path: Path, splits: Sequence[str] = SPLITS) -> int:
-    """Write what people say of a corpus's segments, as `vsa evaluate --truth` reads it.
+    """Write what people say of a corpus's segments, as `vsa evaluate` reads it.
 
     A segment that stands for two utterances is left empty where they are labelled differently.
 
@@ -187,24 +186,28 @@ def write_truth(store: Store, path: Path, splits: Sequence[str] = SPLITS) -> int
             f"{store.location} has no segments of MELD's {', '.join(splits)}: run `vsa meld "
             "prepare` on a folder that has the clips"
         )
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".tmp-", newline="", encoding="utf-8", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            out = csv.writer(file, lineterminator="\n")
-            out.writerow(("segment_id", *TARGETS))
-            out.writerows((name, *(said[t] or "" for t in TARGETS)) for name, said in truth.items())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    put_truth(path, ((name, said) for name, said in truth.items()))
     return len(truth)
+
+
+def put_truth(path: Path, rows: Iterable[tuple[str, Mapping[str, str | None]]]) -> None:
+    """Write what people say of segments, as `vsa evaluate` reads it.
+
+    Args:
+        path: CSV to write: segment_id, sentiment, emotion.
+        rows: (segment, its class by target); None or left out where it is not known.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(("segment_id", *TARGETS))
+    out.writerows((name, *(said.get(t) or "" for t in TARGETS)) for name, said in rows)
+    try:
+        put_whole(path, text.getvalue().encode())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def meld_from_store(store: Store) -> dict[str, list[Utterance]]:

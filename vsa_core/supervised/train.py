@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from vsa_core.supervised.model import MultimodalNet, MultitaskLoss
 from vsa_core.supervised.rates import Rates, trained_parts
 from vsa_core.supervised.recipe import Recipe
 from vsa_core.supervised.utterances import TARGETS, Utterance
+from vsa_core.whole_files import put_whole, whole_file
 
 _CHECKPOINT = "checkpoint.pt"
 _BEST = "best.safetensors"
@@ -129,13 +129,16 @@ class Training:
         self._rates = Rates(recipe, self._net, self._loss, self._steps_an_epoch())
         self._precision = _precision(recipe, device)
         self._scaler = torch.amp.GradScaler(device, enabled=self._precision == torch.float16)
-        self._of = fingerprint(_FORMAT, recipe.model_dump(mode="json"), _told(train), _told(dev))
+        said = recipe.model_dump(mode="json"), _told(train), _told(dev), _weights(net)
+        self._of = fingerprint(_FORMAT, *said)
         self._epoch, self._batch = 0, 0
         self._sums = {"loss": 0.0, "rows": 0.0}
         self._best: dict[str, Any] = {"figure": None, "epoch": -1}
         self._history: list[dict[str, Any]] = []
         self._saved = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.tmp"):  # of a training that was killed as it wrote
+            left.unlink()
         self._restore()
 
     def run(self) -> Trained:
@@ -169,15 +172,15 @@ class Training:
     def _go_through(self) -> None:
         """The rest of an epoch's batches."""
         schedule, net = self._recipe.schedule, self._net
-        torch.manual_seed(
-            _seed(self._recipe.seed, "epoch", self._epoch)
-        ) if not self._batch else None
+        if not self._batch:  # else a checkpoint has set torch's generators
+            torch.manual_seed(_seed(self._recipe.seed, "epoch", self._epoch))
         trained_parts(net, self._recipe, self._epoch)
         self._train.set_epoch(self._epoch)
-        order = self._order()
+        order = self._order(self._epoch)
         rest = order[self._batch :]
         total = len(order)
-        for at, batch in enumerate(self._batches(self._train, rest), self._batch):
+        batches = batches_of(self._train, rest, self._device, self._workers)
+        for at, batch in enumerate(batches, self._batch):
             self._in_step = True
             # What a group of accumulated batches is divided by: the last one may be smaller.
             group = at // schedule.accumulate * schedule.accumulate
@@ -214,7 +217,9 @@ class Training:
 
     def _close_epoch(self) -> None:
         """Look at the development set, keep the weights if they are the best, write it all down."""
-        found = self.opinions(self._dev)
+        found = opinions(
+            self._net, self._dev, self._loss, self._recipe, self._device, self._workers
+        )
         figures = {t: found.weighted_f1(self._dev.utterances, t) for t in self._recipe.targets}
         figure = self._figure(figures, found.loss)
         better = self._best["figure"] is None or figure > self._best["figure"]
@@ -229,21 +234,17 @@ class Training:
         if better:
             from safetensors.torch import save
 
-            _write(self._folder / _BEST, save(_tensors(self._net)))
+            put_whole(self._folder / _BEST, save(_tensors(self._net)))
             self._best = {"figure": figure, "epoch": self._epoch}
         self._rates.heard(better)
         self._history.append(record)
         self._epoch, self._batch = self._epoch + 1, 0
         self._sums = {"loss": 0.0, "rows": 0.0}
         lines = "".join(json.dumps(one) + "\n" for one in self._history)
-        _write(self._folder / "history.jsonl", lines.encode())
+        put_whole(self._folder / "history.jsonl", lines.encode())
         self._save()
         if self._journal is not None:
             self._journal.epoch(record)
-
-    def opinions(self, data: UtteranceDataset) -> Opinions:
-        """What the network says of a data set now."""
-        return opinions(self._net, data, self._loss, self._recipe, self._device, self._workers)
 
     def _figure(self, figures: Mapping[str, float], loss: float) -> float:
         """What is to grow."""
@@ -259,9 +260,9 @@ class Training:
 
     # --- order and batches ----------------------------------------------------------------
 
-    def _order(self) -> list[list[int]]:
-        """Rows of this epoch's batches: shuffled, then those of like length together."""
-        draw = random.Random(_seed(self._recipe.seed, "order", self._epoch))
+    def _order(self, epoch: int) -> list[list[int]]:
+        """Rows of an epoch's batches: shuffled, then those of like length together."""
+        draw = random.Random(_seed(self._recipe.seed, "order", epoch))
         rows = list(range(len(self._train)))
         draw.shuffle(rows)
         size = self._recipe.schedule.batch_size
@@ -274,14 +275,7 @@ class Training:
 
     def _steps_an_epoch(self) -> int:
         schedule = self._recipe.schedule
-        return max(1, -(-len(self._order_of(0)) // schedule.accumulate))
-
-    def _order_of(self, epoch: int) -> list[list[int]]:
-        self._epoch = epoch
-        return self._order()
-
-    def _batches(self, data: UtteranceDataset, order: list[list[int]]) -> Iterator[Batch]:
-        return batches_of(data, order, self._device, self._workers)
+        return max(1, -(-len(self._order(0)) // schedule.accumulate))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._precision == torch.float32:
@@ -306,12 +300,8 @@ class Training:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if self._device == "cuda" else [],
         }
-        temporary = self._folder / f".{_CHECKPOINT}.{os.getpid()}"
-        with temporary.open("wb") as file:
+        with whole_file(self._folder / _CHECKPOINT) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._folder / _CHECKPOINT)
         self._saved = time.monotonic()
 
     def _restore(self) -> None:
@@ -328,7 +318,8 @@ class Training:
             ) from error
         if of != self._of:
             raise ConfigError(
-                f"{self._folder} holds the training of another recipe or other utterances: name "
+                f"{self._folder} holds the training of another recipe, of other utterances or "
+                "from other weights: name "
                 "another folder, or remove it"
             )
         self._net.load_state_dict(state["net"])
@@ -430,18 +421,18 @@ def _told(utterances: Sequence[Utterance]) -> str:
     return digest.hexdigest()
 
 
+def _weights(net: nn.Module) -> str:
+    """A hash of what a network begins from."""
+    digest = hashlib.sha256()
+    for name, x in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def _seed(*parts: Any) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
 
 def _tensors(net: nn.Module) -> dict[str, Tensor]:
     return {name: x.detach().cpu().contiguous() for name, x in net.state_dict().items()}
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
