@@ -33,7 +33,8 @@ class Request(BaseHTTPRequestHandler):
         self.close_connection = True
         self.site.asked.append(self.path)
         answer = self.site.pages.get(self.path)
-        with contextlib.suppress(ConnectionError):  # a client may have read enough
+        # A client may have read enough; over TLS that has a name of its own.
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             if answer is None:
                 self.send(b"nothing here", status=404)
             elif callable(answer):
