@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from vsa_core.query import VIEWS, shipped
+from vsa_core.query_views import table_of
 from vsa_core.schemas import TABLES, TableSpec
 from vsa_core.store import COMPACTABLE
 
@@ -48,7 +49,7 @@ def _views() -> Iterator[str]:
     yield "| view | columns of | rows |"
     yield "|---|---|---|"
     for view, rows in VIEWS.items():
-        table = "labels" if view == "label_history" else view
+        table = table_of(view)
         yield f"| `{view}` | [{table}](#{table}) | {rows} |"
     yield ""
 

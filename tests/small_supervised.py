@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.small_checkpoints import bert
@@ -12,6 +13,7 @@ from vsa_core.supervised.encoders import make_encoders
 from vsa_core.supervised.model import MultimodalNet
 from vsa_core.supervised.recipe import Audio, Encoders, Fusion, Recipe, Text, Video
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 WORDS = ("what", "a", "lovely", "day", "i", "hate", "this")
 
 

@@ -149,7 +149,9 @@ def test_only_files_with_older_labels_of_some_videos_are_joined(
         ("r0", "0001"), ("r1", "0000"), ("r1", "0001"),
     ]  # fmt: skip
     assert [(f.part, f.key) for f in found.mixed] == [("r0", "0000")]
-    assert found.pairs.to_pylist() == [{"run_id": "r0", "video_id": "a"}]
+    assert [tuple(row.values()) for row in found.pairs.to_pylist()] == [
+        ("a", "r0"), ("b", "r1"), ("c", "r0"), ("d", "r1"),
+    ]  # fmt: skip
 
 
 def test_a_torn_file_of_labels_costs_no_question_about_other_tables(tmp_path: Path) -> None:

@@ -55,12 +55,19 @@ def shipped(store: Store, name: str, **params: str) -> list[dict[str, Any]]:
 
 class TestViews:
     def test_every_table_has_its_view(self) -> None:
-        assert query.VIEWS.keys() == {*TABLES, "label_history"}
+        assert query.VIEWS.keys() == {*TABLES, "label_history", "current_runs"}
 
     def test_every_view_has_the_columns_of_its_table(self, made: Store) -> None:
-        for view in query.VIEWS:
+        for view in query.VIEWS.keys() - {"current_runs"}:
             table = "labels" if view == "label_history" else view
             assert query.ask(made, f"FROM {view}").schema.names == TABLES[table].schema.names
+
+    def test_current_runs_are_those_of_the_labels(self, made: Store) -> None:
+        found = rows(made, "FROM current_runs ORDER BY ALL")
+        assert found == rows(made, "SELECT DISTINCT video_id, run_id FROM labels ORDER BY ALL")
+        assert found
+        known = query.look(made, lambda ask: ask("FROM current_runs ORDER BY ALL"))
+        assert known == found
 
     def test_an_empty_store_has_every_column_and_no_row(self, tmp_path: Path) -> None:
         for view in query.VIEWS:
@@ -126,17 +133,27 @@ class TestViews:
         assert one(store, "SELECT count(*) FROM videos") == 4
         assert one(store, "SELECT title FROM videos WHERE video_id = 'v01'") == "New"
 
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "SELECT table_name FROM information_schema.tables",
+            "SELECT view_name FROM duckdb_views() JOIN runs ON true WHERE NOT internal",
+            "SHOW TABLES",
+        ],
+    )
+    def test_every_view_is_listed(self, store: Store, sql: str) -> None:
+        assert {next(iter(row.values())) for row in rows(store, sql)} >= query.VIEWS.keys()
+
     def test_files_swapped_while_reading_are_listed_anew(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         opened = query.open_views
         swapped = []
 
-        def slow(*args: Any) -> duckdb.DuckDBPyConnection:
-            connection = opened(*args)
+        def slow(*args: Any) -> None:
+            opened(*args)
             if not swapped:
                 swapped.append(store.compact())
-            return connection
 
         monkeypatch.setattr(query, "open_views", slow)
         assert one(store, "SELECT count(*) FROM segments") == 5

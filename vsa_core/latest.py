@@ -27,7 +27,7 @@ class Latest:
     Attributes:
         whole: every row of these is current.
         mixed: of these, rows of some runs and videos are.
-        pairs: `run_id`, `video_id` of the current rows of the mixed ones.
+        pairs: `video_id`, `run_id` of all current rows, each pair once.
     """
 
     whole: list[StoredFile]
@@ -52,17 +52,17 @@ def latest_labels(store: Store, files: Sequence[StoredFile]) -> Latest:
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         held = list(threads.map(lambda file: _pairs(store.filesystem, file), files))
     current = _current(held, finished)
-    whole, mixed, pairs = [], [], set()
+    whole, mixed = [], []
     for file, own in zip(files, held, strict=True):
         ours = own & current
         if ours == own:
             whole.append(file)
         elif ours:
             mixed.append(file)
-            pairs |= ours
-    rows = [dict(zip(_COLUMNS, pair, strict=True)) for pair in sorted(pairs)]
-    text = pa.schema([(name, pa.string()) for name in _COLUMNS])
-    return Latest(whole, mixed, pa.Table.from_pylist(rows, schema=text))
+    pairs = sorted((video, run) for run, video in current)
+    columns = {name: [pair[at] for pair in pairs] for at, name in enumerate(("video_id", "run_id"))}
+    text = pa.schema([(name, pa.string()) for name in columns])
+    return Latest(whole, mixed, pa.table(columns, schema=text))
 
 
 def _current(held: Iterable[set[_Pair]], finished: Mapping[str, datetime]) -> set[_Pair]:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from vsa_core.errors import StoreError, UsageError
-from vsa_core.query_views import VIEWS, open_views
+from vsa_core.query_views import VIEWS, closed_in, open_views
 from vsa_core.schemas import TABLES
 from vsa_core.store import Store, StoredFile
 
@@ -96,10 +96,11 @@ def ask(store: Store, sql: str, params: Mapping[str, Any] | None = None) -> Answ
         UsageError: not one reading statement, a parameter too many or too few, wrong SQL.
         StoreError: a file of the store does not read.
     """
+    connection = closed_in()
     while True:
         listed = _listing(store)
         try:
-            connection = open_views(store, listed, sql)
+            open_views(connection, store, listed, sql)
             answer = _answer(connection, sql, dict(params or {}))
             return Answer(answer.schema, _then_closed(connection, answer.batches))
         except StoreError:
@@ -123,7 +124,8 @@ def look(store: Store, work: Callable[[Callable[[str], list[dict[str, Any]]]], _
     while True:
         listed = _listing(store)
         try:
-            with open_views(store, listed) as connection:
+            with closed_in() as connection:
+                open_views(connection, store, listed)
                 return work(partial(_rows, connection))
         except StoreError:
             if _listing(store) == listed:

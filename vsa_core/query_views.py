@@ -16,7 +16,8 @@ from vsa_core.schemas import TABLES
 from vsa_core.store import Store, StoredFile
 from vsa_core.store.files import as_written
 
-# What can be asked for, and what a row is; a view has the columns of its table.
+# What can be asked for, and what a row is; a view has the columns of its table, but for
+# `current_runs`, which has two of them.
 VIEWS: Mapping[str, str] = {
     "videos": "Every video, also one that failed.",
     "transcripts": "Every caption cue or stretch of recognised speech, before it is cut.",
@@ -29,6 +30,7 @@ VIEWS: Mapping[str, str] = {
         "what humans decided. A reviewed segment has origin `human`; where the review gives the "
         "sentiment `confidence` is null, and the probabilities stay the model's."
     ),
+    "current_runs": "Of each labelled video the run whose labels are the current ones.",
     "label_history": "Every label of every run, also of runs that did not finish, without reviews.",
     "reviews": "Every human decision.",
     "runs": "Every finished run.",
@@ -37,24 +39,24 @@ VIEWS: Mapping[str, str] = {
     "utterances": "Every utterance of a corpus that people labelled.",
 }
 
-# What `labels` is. The join of every label with the runs is what takes the time; where `labels` is
-# asked for, `latest_labels` has done it before.
-_LATEST = """
-  latest AS (
-    SELECT h.video_id, arg_max(h.run_id, (r.finished_at, r.run_id)) AS run_id
-    FROM (SELECT DISTINCT video_id, run_id FROM label_history) AS h JOIN runs AS r USING (run_id)
-    GROUP BY h.video_id
-  ),
-  said AS (SELECT * FROM label_history SEMI JOIN latest USING (video_id, run_id))
+# What `labels` is. The join of every label with the runs is what takes the time; where it is known
+# what will be asked, `latest_labels` has done it before.
+_CURRENT_RUNS = """
+CREATE OR REPLACE VIEW current_runs AS
+SELECT h.video_id, arg_max(h.run_id, (r.finished_at, r.run_id)) AS run_id
+FROM (SELECT DISTINCT video_id, run_id FROM label_history) AS h JOIN runs AS r USING (run_id)
+GROUP BY h.video_id
 """
-_LATEST_KNOWN = """
+_CURRENT_RUNS_KNOWN = "CREATE OR REPLACE VIEW current_runs AS SELECT * FROM _current_runs"
+_SAID = "said AS (SELECT * FROM label_history SEMI JOIN current_runs USING (video_id, run_id))"
+_SAID_KNOWN = """
   said AS (
     SELECT * FROM _labels_whole
-    UNION ALL SELECT * FROM _labels_mixed SEMI JOIN _labels_pairs USING (video_id, run_id)
+    UNION ALL SELECT * FROM _labels_mixed SEMI JOIN current_runs USING (video_id, run_id)
   )
 """
 _CURRENT_LABELS = """
-CREATE VIEW labels AS
+CREATE OR REPLACE VIEW labels AS
 WITH
   {said},
   decided AS (  -- a null in a review leaves what was there: an older review's word, or the model's
@@ -74,19 +76,18 @@ SELECT h.* REPLACE (
 FROM said AS h
 LEFT JOIN decided AS d ON d.segment_id = h.segment_id
 """
-_UNREVIEWED_LABELS = "CREATE VIEW labels AS WITH {said} SELECT * FROM said"
+# Where DuckDB lists what there is, which does not count as a table that is asked.
+_LISTINGS = ("information_schema", "duckdb_", "pg_")
+_UNREVIEWED_LABELS = "CREATE OR REPLACE VIEW labels AS WITH {said} SELECT * FROM said"
 
 
-def open_views(
-    store: Store, listed: Mapping[str, list[StoredFile]], sql: str = "labels"
-) -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory that offers `VIEWS` and can touch nothing else, files least of all.
+def table_of(view: str) -> str:
+    """The table whose columns a view has, all or some of them."""
+    return "labels" if view in ("label_history", "current_runs") else view
 
-    Args:
-        store: whose tables.
-        listed: their files.
-        sql: what will be asked; `labels` is made quick where it occurs.
-    """
+
+def closed_in() -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that can touch nothing, files least of all."""
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -100,21 +101,56 @@ def open_views(
     )
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")  # it goes to stdout, among the rows
-    for table, files in listed.items():
-        view = "label_history" if table == "labels" else table
-        relation = _relation(connection, store.filesystem, table, files)
-        connection.execute(f"CREATE VIEW {view} AS {relation}")
-    said = _LATEST
-    if "labels" in sql.lower():
-        latest = latest_labels(store, listed["labels"])
-        _register(connection, "_labels_whole", "labels", latest.whole, store.filesystem)
-        _register(connection, "_labels_mixed", "labels", latest.mixed, store.filesystem)
-        connection.register("_labels_pairs", latest.pairs)
-        said = _LATEST_KNOWN
-    labels = _CURRENT_LABELS if listed["reviews"] else _UNREVIEWED_LABELS
-    connection.execute(labels.format(said=said))
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+def open_views(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    listed: Mapping[str, list[StoredFile]],
+    sql: str | None = None,
+) -> None:
+    """Offer `VIEWS` of some files in a DuckDB, in the place of those it offered before.
+
+    Args:
+        connection: as `closed_in` makes it.
+        store: whose tables.
+        listed: their files.
+        sql: what will be asked, which makes `labels` quick; only the views it names are made, so
+            that little time goes by in which files may be swapped. None: whatever may be asked.
+    """
+    wanted = _named(connection, sql) if sql is not None else set(VIEWS)
+    latest = wanted & {"labels", "current_runs"}
+    tables = {table_of(view) for view in wanted}
+    if latest:
+        tables |= {"labels", "runs", "reviews"}
+    for table in tables:
+        view = "label_history" if table == "labels" else table
+        relation = _relation(connection, store.filesystem, table, listed[table])
+        connection.execute(f"CREATE OR REPLACE VIEW {view} AS {relation}")
+    if not latest:
+        return
+    runs, said = _CURRENT_RUNS, _SAID
+    if sql is not None:
+        known = latest_labels(store, listed["labels"])
+        _register(connection, "_labels_whole", "labels", known.whole, store.filesystem)
+        _register(connection, "_labels_mixed", "labels", known.mixed, store.filesystem)
+        connection.register("_current_runs", known.pairs)
+        runs, said = _CURRENT_RUNS_KNOWN, _SAID_KNOWN
+    connection.execute(runs)
+    labels = _CURRENT_LABELS if listed["reviews"] else _UNREVIEWED_LABELS
+    connection.execute(labels.format(said=said))
+
+
+def _named(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    """The views that SQL asks; all where it asks what there is."""
+    try:
+        names = {name.lower() for name in connection.get_table_names(sql)}
+    except duckdb.Error:  # said when it is run
+        return set(VIEWS)
+    listing = any(where in sql.lower() for where in _LISTINGS)
+    return names if names and names <= VIEWS.keys() and not listing else set(VIEWS)
 
 
 def _relation(

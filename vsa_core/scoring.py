@@ -27,12 +27,7 @@ _LEVEL = 0.95
 _COLUMNS = "segment_id, video_id, channel_id, sentiment, emotion, confidence, origin, run_id"
 # Of each video's finished runs the latest, as the view `labels` takes them, before reviews.
 CURRENT = f"""
-WITH latest AS (
-  SELECT h.video_id, arg_max(h.run_id, (r.finished_at, r.run_id)) AS run_id
-  FROM (SELECT DISTINCT video_id, run_id FROM label_history) AS h JOIN runs AS r USING (run_id)
-  GROUP BY h.video_id
-)
-SELECT {_COLUMNS} FROM label_history JOIN latest USING (video_id, run_id)
+SELECT {_COLUMNS} FROM label_history JOIN current_runs USING (video_id, run_id)
 """
 _OF_RUN = f"SELECT {_COLUMNS} FROM label_history WHERE run_id = $run"
 # A null leaves what an older review said, as in `labels`.

@@ -3,7 +3,6 @@ WITH
   current AS (
     SELECT
       video_id,
-      any_value(run_id) AS run_id,
       count(*) AS segments,
       count(*) FILTER (agreement = 'agree') AS agree,
       count(*) FILTER (agreement = 'disagree') AS disagree,
@@ -30,7 +29,7 @@ WITH
       coalesce(sum(p.n) FILTER (p.modality = 'text'), 0) AS with_text,
       coalesce(sum(p.n) FILTER (p.modality = 'face'), 0) AS with_face,
       coalesce(sum(p.n) FILTER (p.modality = 'audio'), 0) AS with_audio
-    FROM current AS c
+    FROM current_runs AS c
     JOIN runs AS r USING (run_id)
     LEFT JOIN looked AS p ON p.video_id = c.video_id AND list_contains(r.backends, p.backend)
     GROUP BY c.video_id

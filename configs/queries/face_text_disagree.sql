@@ -1,28 +1,35 @@
 -- Where face and text disagree most: the distance of their probabilities, 0 same to 1 opposite
 -- $limit = 20: rows at most
 WITH
-  current AS (
-    SELECT l.video_id, r.backends
-    FROM (SELECT DISTINCT video_id, run_id FROM labels) AS l
-    JOIN runs AS r USING (run_id)
+  other AS (  -- models that a video's current run does not use: few, if any, so quick to leave out
+    SELECT DISTINCT video_id, backend FROM predictions WHERE modality IN ('face', 'text')
+    EXCEPT SELECT c.video_id, unnest(r.backends) FROM current_runs AS c JOIN runs AS r USING (run_id)
   ),
   face AS (
-    SELECT p.segment_id, p.sentiment_probs AS probs
-    FROM predictions AS p
-    JOIN current AS c ON c.video_id = p.video_id AND list_contains(c.backends, p.backend)
-    WHERE p.modality = 'face' AND p.sentiment_probs IS NOT NULL
+    SELECT
+      segment_id,
+      sentiment_probs[1] AS negative,
+      sentiment_probs[2] AS neutral,
+      sentiment_probs[3] AS positive
+    FROM predictions
+    ANTI JOIN other USING (video_id, backend)
+    WHERE modality = 'face' AND sentiment_probs IS NOT NULL
   ),
   text AS (
-    SELECT p.segment_id, p.sentiment_probs AS probs
-    FROM predictions AS p
-    JOIN current AS c ON c.video_id = p.video_id AND list_contains(c.backends, p.backend)
-    WHERE p.modality = 'text' AND p.sentiment_probs IS NOT NULL
+    SELECT
+      segment_id,
+      sentiment_probs[1] AS negative,
+      sentiment_probs[2] AS neutral,
+      sentiment_probs[3] AS positive
+    FROM predictions
+    ANTI JOIN other USING (video_id, backend)
+    WHERE modality = 'text' AND sentiment_probs IS NOT NULL
   ),
   furthest AS (  -- before the labels are joined, which are wide
     SELECT
       segment_id,
       (
-        abs(f.probs[1] - t.probs[1]) + abs(f.probs[2] - t.probs[2]) + abs(f.probs[3] - t.probs[3])
+        abs(f.negative - t.negative) + abs(f.neutral - t.neutral) + abs(f.positive - t.positive)
       ) / 2 AS distance
     FROM face AS f
     JOIN text AS t USING (segment_id)

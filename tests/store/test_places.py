@@ -348,7 +348,8 @@ def test_readers_go_on_while_others_commit_and_compact(store: Store, url: str) -
         from vsa_core.store import Store
         store, turn = Store({url!r}), 0
         print("begun", flush=True)
-        while turn < 2 or not select.select([sys.stdin], [], [], 0)[0]:
+        # Ten times a second, if the disk is as quick: a reader needs a moment without a swap.
+        while turn < 2 or not select.select([sys.stdin], [], [], 0.1)[0]:
             for number in range(turn % 3, 12, 3):
                 store.commit("segments", f"v{{number:02}}", segments(f"v{{number:02}}"), str(turn))
             store.compact()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2Model
 
+from tests.small_supervised import NEEDS_GPU
 from vsa_core.labels import EMOTIONS, SENTIMENTS
 from vsa_core.supervised.batch import Batch
 from vsa_core.supervised.encoders import (
@@ -156,6 +157,48 @@ def test_hidden_modalities_leave_something_of_every_row() -> None:
     assert not (seen & ~present).any()
     assert seen[1::2].sum(dim=1).unique().tolist() == [1, 2, 3]
     assert torch.equal(net.eval()._seen(present), present)
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_a_gpu_says_what_the_cpu_says_also_of_half_the_bits(kind: str) -> None:
+    net = network(recipe(fusion={"kind": kind})).eval()
+    given = batch(text=[0], video=[1, 2], audio=[0, 1])
+    with torch.inference_mode():
+        said = net(given)["emotion"].softmax(dim=1)
+        net.to("cuda")
+        exact = net(given.to("cuda"))["emotion"].softmax(dim=1).cpu()
+        with torch.autocast("cuda", torch.float16):
+            half = net(given.to("cuda"))["emotion"].float().softmax(dim=1).cpu()
+    assert torch.allclose(exact, said, atol=2e-3)
+    assert torch.allclose(half, said, atol=2e-2)
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_a_gpu_learns_in_half_the_bits_also_where_something_is_missing(
+    kind: str, precision: str
+) -> None:
+    net, given = network(recipe(fusion={"kind": kind})).to("cuda").train(), batch(video=[1, 2])
+    given = given.to("cuda")
+    loss = MultitaskLoss(
+        Loss(label_smoothing=0, consistency=0.1),
+        {"sentiment": torch.ones(3), "emotion": torch.ones(7)},
+    ).to("cuda")
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    scaler = torch.amp.GradScaler("cuda", enabled=precision == "float16")
+    values = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        with torch.autocast("cuda", getattr(torch, precision)):
+            said = net(given)
+        value = loss(said, given)
+        scaler.scale(value).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        values.append(value.item())
+    assert values[-1] < 0.2 * values[0]
 
 
 # --- encoders: padding changes nothing ----------------------------------------------------
@@ -334,6 +377,7 @@ def test_each_part_has_its_own_rate_and_all_warm_up_and_fall() -> None:
     shares = []
     for _ in range(50):
         rates.set()
+        rates.count()
         shares.append(rates.optimizer.param_groups[0]["lr"] / 1e-5)
         assert {round(g["lr"] / shares[-1], 8) for g in rates.optimizer.param_groups} == {
             1e-5,
@@ -351,7 +395,7 @@ def test_each_part_has_its_own_rate_and_all_warm_up_and_fall() -> None:
 def test_a_plateau_halves_the_rate() -> None:
     of = recipe(schedule={"kind": "plateau", "plateau_patience": 1, "warmup_share": 0.0})
     rates = Rates(of, network(of), nn.Module(), 1)
-    rates.set()
+    rates.count()
     for better, expected in ((True, 1), (False, 1), (False, 0.5), (False, 0.5), (False, 0.25)):
         rates.heard(better)
         assert rates.current == expected

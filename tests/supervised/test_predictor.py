@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.small_supervised import network
+from tests.small_supervised import NEEDS_GPU, network
 from vsa_core.cli import OK, SOME_FAILED, classify
 from vsa_core.errors import BackendError, MediaError, UsageError
 from vsa_core.supervised.package import save_package
@@ -91,6 +91,20 @@ def test_many_are_as_one_by_one_and_what_has_nothing_abstains(
     for row in (0, 2, 3):
         assert _near(predictor.predict_many([many[row]])[0], said[row], within=1e-5)
     assert predictor.predict_many([]) == []
+
+
+@NEEDS_GPU
+def test_a_gpu_says_what_the_cpu_says(model: Path, predictor: Predictor, clips: list[Path]) -> None:
+    on_gpu = Predictor.load(model, device="auto")
+    asked = [
+        Utterance(f"{at}", f"{at}", text=text, media=clip, start_ms=0, end_ms=1500)
+        for at, (clip, text) in enumerate(
+            zip(clips, ("what a day", None, "i hate this"), strict=True)
+        )
+    ]
+    for one, other in zip(on_gpu.predict_many(asked), predictor.predict_many(asked), strict=True):
+        assert one.present == other.present
+        assert _near(one, other, within=1e-2)
 
 
 def test_many_threads_get_what_one_gets(predictor: Predictor, clips: list[Path]) -> None:

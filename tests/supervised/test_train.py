@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from tests import bad_media
 from tests.flows.test_command import VSA
 from tests.small_checkpoints import bert
+from tests.small_supervised import NEEDS_GPU
 from vsa_core.errors import ConfigError, StoreError, UsageError, VsaError
 from vsa_core.labels import SENTIMENTS
 from vsa_core.progress import LISTENER, Interrupted
@@ -86,12 +87,14 @@ def recipe(checkpoint: Path, **sections: dict[str, Any]) -> Recipe:
     return recipe_of(values, "test")
 
 
-def training(of: Recipe, rows: Sequence[Utterance], folder: Path, features: Path) -> Training:
+def training(
+    of: Recipe, rows: Sequence[Utterance], folder: Path, features: Path, device: str = "cpu"
+) -> Training:
     torch.manual_seed(of.seed)
     net = MultimodalNet(of, make_encoders(of.encoders))
     audio = of.encoders.audio
     cache = FeatureCache(features, None, audio) if audio else None
-    return Training(folder, net, of, rows[:36], rows[36:], cache)
+    return Training(folder, net, of, rows[:36], rows[36:], cache, device=device)
 
 
 class Stopping:
@@ -209,7 +212,7 @@ def test_nothing_to_learn_from_is_said(
         training(recipe(checkpoint), unlabelled, tmp_path / "t", tmp_path / "features")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@NEEDS_GPU
 def test_mixed_precision_on_a_gpu_learns_as_well(
     checkpoint: Path, spoken: list[Utterance], tmp_path: Path
 ) -> None:
@@ -218,6 +221,29 @@ def test_mixed_precision_on_a_gpu_learns_as_well(
         of, {"train": spoken[:36], "dev": spoken[36:]}, tmp_path, features=tmp_path / "f", about={}
     )
     assert found["metrics"]["dev"]["sentiment"]["weighted_f1"]["value"] > 0.9
+
+
+@NEEDS_GPU
+def test_interrupted_on_a_gpu_it_ends_the_same(
+    checkpoint: Path, spoken: list[Utterance], tmp_path: Path
+) -> None:
+    of, features = recipe(checkpoint), tmp_path / "features"
+    whole = training(of, spoken, tmp_path / "whole", features, "cuda").run()
+    token = LISTENER.set(Stopping(4))
+    try:
+        with pytest.raises(Interrupted):
+            training(of, spoken, tmp_path / "stopped", features, "cuda").run()
+    finally:
+        LISTENER.reset(token)
+    torch.cuda.manual_seed_all(99)
+    resumed = training(of, spoken, tmp_path / "stopped", features, "cuda").run()
+    # Not bit for bit: kernels of a GPU add in whichever order their threads end.
+    assert len(resumed.history) == len(whole.history)
+    for one, other in zip(resumed.history, whole.history, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-2)
+        assert one["learning_rate"] == other["learning_rate"]
+    saved = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)
+    assert saved["scaler"]["scale"] > 0
 
 
 def test_mixed_precision_is_the_same_code_on_any_device(

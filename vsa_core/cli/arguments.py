@@ -210,7 +210,7 @@ def _query(verbs: Any) -> None:
         "ask a store in SQL",
         "Ask a store in SQL (DuckDB's), read-only. The views are videos, transcripts, segments, "
         "predictions, embeddings, faces, labels (the current ones; human wins), label_history, "
-        "reviews and runs; DESCRIBE labels lists columns.",
+        "current_runs, reviews and runs; DESCRIBE labels lists columns.",
         'vsa query "SELECT sentiment, count(*) FROM labels GROUP BY ALL" -o counts.csv',
     )
     query.add_argument(

@@ -57,10 +57,13 @@ class Rates:
         return self._share()
 
     def set(self) -> None:
-        """Set the rates of the next step, and count it."""
+        """Set the rates of the next step."""
         share = self._share()
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * share
+
+    def count(self) -> None:
+        """A step was taken."""
         self._step += 1
 
     def heard(self, better: bool) -> None:

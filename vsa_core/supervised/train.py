@@ -211,8 +211,13 @@ class Training:
         self._rates.set()
         self._scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(self._rates.parameters, self._recipe.schedule.clip_norm)
+        scale = self._scaler.get_scale()
         self._scaler.step(optimizer)
         self._scaler.update()
+        # A step whose gradients float16 cannot hold is left out, and the scale is lowered; the
+        # first few are. They are no part of the warm-up.
+        if self._scaler.get_scale() >= scale:
+            self._rates.count()
         optimizer.zero_grad(set_to_none=True)
 
     def _close_epoch(self) -> None:
