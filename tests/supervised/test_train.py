@@ -7,6 +7,7 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -216,11 +217,27 @@ def test_nothing_to_learn_from_is_said(
 def test_mixed_precision_on_a_gpu_learns_as_well(
     checkpoint: Path, spoken: list[Utterance], tmp_path: Path
 ) -> None:
-    of = recipe(checkpoint, schedule=LEARNS, encoders={"audio": None})
+    # Long enough that its plateau at the start, which lasts as luck will have it, is over.
+    schedule = {**LEARNS, "epochs": 30, "patience": 30}
+    of = recipe(checkpoint, schedule=schedule, encoders={"audio": None})
     found = fit(
         of, {"train": spoken[:36], "dev": spoken[36:]}, tmp_path, features=tmp_path / "f", about={}
     )
     assert found["metrics"]["dev"]["sentiment"]["weighted_f1"]["value"] > 0.9
+
+
+def test_a_step_that_float16_cannot_hold_is_no_part_of_the_schedule(
+    checkpoint: Path, spoken: list[Utterance], tmp_path: Path
+) -> None:
+    of = recipe(checkpoint, schedule={**LEARNS, "epochs": 2}, encoders={"audio": None})
+    begun = training(of, spoken, tmp_path / "t", tmp_path / "f")
+    begun._precision = torch.float16
+    # So large a scale that the first gradients are infinite; it is halved at each.
+    begun._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18, enabled=True)
+    begun.run()
+    left_out = 18 - int(np.log2(begun._scaler.get_scale()))
+    assert 0 < left_out < 12
+    assert begun._rates.state()["step"] == 12 - left_out
 
 
 @NEEDS_GPU
@@ -373,6 +390,54 @@ def test_a_temperature_moves_confidence_and_no_decision() -> None:
 def test_a_journal_whose_package_is_missing_says_what_to_install(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"pip install {kind}"):
         open_journals([kind], tmp_path, {})
+
+
+# What the packages are called with, in a file each; their runs are numbered as they begin.
+WANDB = """
+import json
+def init(**given):
+    print("run", given["id"], given["name"], file=open(LOG, "a"))
+    return Run()
+class Run:
+    def log(self, numbers, step):
+        print(step, json.dumps(numbers), file=open(LOG, "a"))
+    def finish(self):
+        pass
+"""
+MLFLOW = """
+import json, secrets, types
+def set_experiment(name): pass
+def start_run(run_id=None, run_name=None):
+    run_id = run_id or secrets.token_hex(4)
+    print("run", run_id, run_name, file=open(LOG, "a"))
+    return types.SimpleNamespace(info=types.SimpleNamespace(run_id=run_id))
+def log_dict(recipe, name): pass
+def log_metrics(numbers, step): print(step, json.dumps(numbers), file=open(LOG, "a"))
+def end_run(): pass
+"""
+
+
+@pytest.mark.parametrize(("kind", "code"), [("wandb", WANDB), ("mlflow", MLFLOW)])
+def test_a_training_goes_on_in_its_own_run_of_a_journal(
+    kind: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / f"{kind}.py").write_text(f"LOG = {str(log)!r}\n{code}")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, kind, raising=False)
+    for model, epoch in (("one", 0), ("one", 1), ("two", 0)):
+        journal = open_journals([kind], tmp_path / model / "training", {})
+        journal.epoch({"epoch": epoch, "dev_loss": 0.5, "best": True})
+        journal.close()
+    monkeypatch.delitem(sys.modules, kind)
+    told = [line.split(" ", 2) for line in log.read_text().splitlines()]
+    begun, again, other = (line for line in told if line[0] == "run")
+    assert begun[1] == again[1] != other[1]
+    assert (begun[2], other[2]) == ("one", "two")
+    records = [line for line in told if line[0] != "run"]
+    assert [line[0] for line in records] == ["0", "1", "0"]
+    assert json.loads(" ".join(records[0][1:])) == {"dev_loss": 0.5, "best": 1.0}
 
 
 # --- the command, killed ------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from vsa_core.errors import ConfigError
+from vsa_core.whole_files import put_whole
 
 KINDS = ("tensorboard", "wandb", "mlflow")
 
@@ -87,9 +89,13 @@ class _WandB:
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
         import wandb
 
-        # Resumed under the folder's name, so that a training cut off goes on in its own run.
         self._run: Any = wandb.init(
-            project="vsa", id=folder.name, resume="allow", dir=str(folder), config=dict(recipe)
+            project="vsa",
+            id=_run_of(folder, "wandb") or _begun(folder, "wandb", secrets.token_hex(8)),
+            name=folder.parent.name,
+            resume="allow",
+            dir=str(folder),
+            config=dict(recipe),
         )
 
     def epoch(self, record: Mapping[str, Any]) -> None:
@@ -105,11 +111,26 @@ class _MLflow:
 
         self._mlflow: Any = mlflow
         mlflow.set_experiment("vsa")
-        mlflow.start_run(run_name=folder.name)
-        mlflow.log_dict(dict(recipe), "recipe.json")
+        known = _run_of(folder, "mlflow")
+        run = mlflow.start_run(run_id=known, run_name=None if known else folder.parent.name)
+        if known is None:
+            _begun(folder, "mlflow", run.info.run_id)
+            mlflow.log_dict(dict(recipe), "recipe.json")
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         self._mlflow.log_metrics(_numbers(record), step=record["epoch"])
 
     def close(self) -> None:
         self._mlflow.end_run()
+
+
+def _run_of(folder: Path, journal: str) -> str | None:
+    """The run of a training in a journal, which goes on when the training does."""
+    path = folder / f"{journal}-run"
+    return path.read_text().strip() if path.is_file() else None
+
+
+def _begun(folder: Path, journal: str, run: str) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    put_whole(folder / f"{journal}-run", run.encode())
+    return run
