@@ -14,7 +14,7 @@ from tasks.reports import Progress
 from vsa_core.config import cache_dir
 from vsa_core.progress import LISTENER
 from vsa_core.store import Store
-from vsa_core.supervised.choosing import chosen_recipe, sets_of_meld, sets_of_segments
+from vsa_core.supervised.choosing import chosen_recipe, note_sets, sets_of_meld, sets_of_segments
 from vsa_core.supervised.fit import fit, write_truth_of
 
 _Data: TypeAlias = Literal["meld", "consensus", "reviews"]
@@ -75,9 +75,9 @@ def _trained(data: _Data, store: Store, out: Path, options: dict[str, Any]) -> d
     else:
         rows = sets_of_segments(store, data, recipe.seed)
     about = {"data": data, "store": store.location}
-    found = fit(
-        recipe, rows, out, features=cache_dir() / "features", about=about, init=paths["init"]
-    )
+    features = cache_dir() / "features"
+    note_sets(store, rows, out, features, paths["init"])
+    found = fit(recipe, rows, out, features=features, about=about, init=paths["init"])
     if rows.get("test"):
         write_truth_of(out / "truth.csv", rows["test"])
     return found

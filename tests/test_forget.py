@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -29,13 +30,15 @@ from tests.small_person import (
     small_person,
 )
 from tests.small_s3 import small_s3
-from vsa_core.errors import UsageError
+from vsa_core.errors import StoreError, UsageError
 from vsa_core.forget import forgotten, returned, unfinished
-from vsa_core.forget.plan import count, plan
+from vsa_core.forget.plan import count, plan, rows_of
 from vsa_core.forget.remove import Proof, prove, remove
 from vsa_core.forget.traces import Needles
+from vsa_core.forget.trainings import note_training
 from vsa_core.fusion import registry
 from vsa_core.store import Store
+from vsa_core.supervised.features import features_of
 from vsa_core.verify import verify
 
 ANNAS = (ANNA, ANNA_2, SOURCE, SOURCE_FAILED)
@@ -164,6 +167,37 @@ def test_models_can_be_kept_and_that_is_said(world: World) -> None:
     assert proof.clean
     assert world.model in world.store.folders("models")
     assert {path.split("/")[1] for path in found_in(world.store.root, ANNA)} == {world.model}
+
+
+def test_what_was_trained_outside_the_store_is_named_and_what_it_decoded_goes(
+    world: World, tmp_path: Path
+) -> None:
+    store, features = world.store, tmp_path / "features"
+    [file] = [row["media_path"] for row in rows_of(store, "videos", ("media_path", "video_id"))
+              if row["video_id"] == ANNA]  # fmt: skip
+    decoded, others = features_of(features, Path(file)), features_of(features, tmp_path / "b.mp4")
+    for folder in (decoded, others):
+        folder.mkdir(parents=True)
+        (folder / "0.safetensors").write_bytes(b"pictures")
+    note_training(store, tmp_path / "anna", features, [ANNA, file])
+    note_training(store, tmp_path / "later", features, [BEN], init=tmp_path / "anna" / "model")
+    note_training(store, tmp_path / "ben", features, [BEN])
+    removal = plan(store, [ANNA], [world.download.parent])
+    host = socket.gethostname()
+    assert sorted(removal.trained) == [f"{tmp_path / n} on {host}" for n in ("anna", "later")]
+    assert removal.features == (str(decoded),)
+    proof = prove(store, removal, remove(store, removal, by="ann"))
+    assert proof.clean
+    assert not decoded.exists()
+    assert others.exists()
+    # Whoever has the file can tell; from the note nobody can tell which video it was.
+    assert not found_in(store.root, ANNA, file)
+    removal = plan(store, [BEN], [world.download.parent])
+    assert len(removal.trained) == 2
+    note = next((store.root / "trainings").rglob("card.json"))
+    note.write_text("{")
+    with pytest.raises(StoreError, match=r"trainings/.* remove that folder"):
+        plan(store, [BEN], [world.download.parent])
 
 
 def test_no_domain_is_labelled_by_a_model_that_went(world: World) -> None:

@@ -13,10 +13,11 @@ import yaml
 
 from tests.conftest import REPO
 from tests.flows.test_command import VSA
+from tests.small_checkpoints import bert
 
 RECIPE = {
     "encoders": {
-        "text": {"max_tokens": 24, "context_tokens": 16, "trained_blocks": 1},
+        "text": {"checkpoint": "bert", "max_tokens": 24, "context_tokens": 16},
         "video": {"network": "resnet18", "frames": 2, "trained_blocks": 1},
         "audio": {"mels": 24, "max_s": 2},
         "width": 24,
@@ -39,6 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("line")
     command = [sys.executable, REPO / "scripts" / "make_meld_miniature.py", folder / "MELD.Raw"]
     subprocess.run(command, check=True, capture_output=True)
+    bert(folder / "bert", ("i", "love", "it", "you", "this", "what", "no", "hate"))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     return folder
 
@@ -66,6 +68,15 @@ def test_prepare_train_resume_evaluate_export_predict(place: Path, sample_dir: P
     assert found["metrics"]["test"]["emotion"]["n"] == 12
     history = (place / "meld/training/history.jsonl").read_text().splitlines()
     assert len(history) == found["epochs"] == 2
+
+    video = "SELECT video_id FROM segments JOIN videos USING (video_id) LIMIT 1"
+    [row] = json.loads(
+        vsa("query", video, "--store", "store", "--format", "json", cwd=place).stdout
+    )
+    done = vsa("forget", row["video_id"], "--store", "store", "--dry-run", "--json", cwd=place)
+    [trained] = json.loads(done.stdout)["trained_elsewhere"]
+    assert trained.startswith(f"{place / 'meld'} on ")
+    assert len(json.loads(done.stdout)["feature_folders"]) == 1
 
     done = vsa(
         "evaluate", "meld/predictions.csv", "meld/truth.csv", "--report", "report", "--json",

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2Model
 
 from tests.small_supervised import NEEDS_GPU
+from vsa_core.backends.text_minilm import encoder_folder
+from vsa_core.config import configs_dir
 from vsa_core.labels import EMOTIONS, SENTIMENTS
 from vsa_core.supervised.batch import Batch
 from vsa_core.supervised.encoders import (
@@ -19,10 +22,11 @@ from vsa_core.supervised.encoders import (
     SpectrogramEncoder,
     TextEncoder,
     WaveEncoder,
+    make_encoders,
 )
 from vsa_core.supervised.model import MultimodalNet, MultitaskLoss
 from vsa_core.supervised.rates import Rates, trained_parts
-from vsa_core.supervised.recipe import Loss, Recipe, recipe_of
+from vsa_core.supervised.recipe import Loss, Recipe, load_recipe, recipe_of
 
 WIDTH = 16
 FUSIONS = ("late", "early", "attention", "hybrid")
@@ -245,6 +249,15 @@ def test_padding_changes_no_encoder_of_sequences() -> None:
         name = type(encoder).__name__
         assert torch.allclose(one.summary, two.summary, atol=1e-4), name
         assert int(two.mask.sum()) == int(one.mask.sum()), name
+
+
+def test_the_recipe_that_ships_reads_text_with_minilm_as_published() -> None:
+    of = load_recipe(configs_dir() / "supervised" / "meld.yaml")
+    text = make_encoders(of.encoders.model_copy(update={"video": None, "audio": None}))["text"]
+    published = load_file(encoder_folder() / "model.safetensors")
+    own = {name: x for name, x in text.backbone.state_dict().items() if name in published}
+    assert len(own) > 90
+    assert all(torch.equal(x, published[name]) for name, x in own.items())
 
 
 def test_a_pool_of_nothing_is_nothing() -> None:

@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         "media_bytes": media_bytes(removal),
         "models": list(removal.models),
         "models_kept": removal.keep_models,
+        "trained_elsewhere": list(removal.trained),
+        "feature_folders": list(removal.features),
         "files_that_stay": list(removal.own),
     }
     if not args.json:
@@ -113,6 +115,8 @@ def _show_plan(removal: Removal, said: dict[str, Any]) -> None:
     for table, rows in said["rows"].items():
         out.write(f"{table:<12} {rows} rows{' are blanked' if table == 'runs' else ''}\n")
     out.write(f"{'downloads':<12} {len(removal.media)} folders, {said['media_bytes']} bytes\n")
+    if removal.features:
+        out.write(f"{'features':<12} {len(removal.features)} folders of decoded pictures, sounds\n")
     for model_id in removal.models:
         stays = (
             "stays, and knows the ids of what it learned from"
@@ -123,6 +127,11 @@ def _show_plan(removal: Removal, said: dict[str, Any]) -> None:
             )
         )
         out.write(f"model {model_id} {stays}\n")
+    for place in removal.trained:
+        out.write(
+            f"model {cell(place)} learned from them and stays, for it is outside the store: remove "
+            "it, or train it anew\n"
+        )
     for path in removal.own[:_SHOWN]:
         if Path(path).exists():
             out.write(f"your own file stays, with what lies beside it: {cell(path)}\n")

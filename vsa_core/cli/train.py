@@ -6,17 +6,25 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.cli import OK, opened_store
 from vsa_core.cli.screen import progress_line, write_json, write_table
+
+if TYPE_CHECKING:
+    from vsa_core.store import Store
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, score, package, and say what came of it."""
     from vsa_core.config import cache_dir
     from vsa_core.errors import UsageError
-    from vsa_core.supervised.choosing import chosen_recipe, sets_of_meld, sets_of_segments
+    from vsa_core.supervised.choosing import (
+        chosen_recipe,
+        note_sets,
+        sets_of_meld,
+        sets_of_segments,
+    )
     from vsa_core.supervised.fit import cross_validate, fit, write_truth_of
 
     if args.kfold and args.init is not None:
@@ -30,13 +38,17 @@ def run(args: argparse.Namespace) -> int:
         "workers": args.workers,
     }
     with progress_line(sys.stderr):
+        store: Store | None = None
         if args.action == "meld":
             store = opened_store(args.store) if args.folder is None else None
             rows = sets_of_meld(args.folder, store, clips=not args.text_only)
             given["about"] = {"data": "MELD", "labels": "people's"}
         else:
-            rows = sets_of_segments(opened_store(args.store), args.labels, recipe.seed)
+            store = opened_store(args.store)
+            rows = sets_of_segments(store, args.labels, recipe.seed)
             given["about"] = {"data": f"segments of {args.store}", "labels": args.labels}
+        if store is not None:
+            note_sets(store, rows, args.out, given["features"], args.init)
         if args.kfold:
             learned = [u for name in ("train", "dev") for u in rows.get(name, ())]
             found = cross_validate(recipe, learned, args.kfold, args.out, **given)

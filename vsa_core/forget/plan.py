@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,10 @@ import pyarrow.compute as pc
 from vsa_core.errors import StoreError, UsageError
 from vsa_core.forget import read_journal
 from vsa_core.forget.traces import Needles
+from vsa_core.forget.trainings import NotedTraining, trained_on
 from vsa_core.schemas import TABLES
 from vsa_core.store import Store
+from vsa_core.supervised.features import features_of
 
 MODELS = "models"
 KIND = "forgotten"  # of the row in `attempts` that takes the place of a forgotten address
@@ -51,7 +54,9 @@ class Removal:
         media: folders of downloads.
         runs: that labelled nothing else.
         models: fusion models that learned from a video, or of which that cannot be told.
-        keep_models: leave these.
+        trained: where models outside the store lie that learned from a video; they stay.
+        features: folders of pictures and sounds that were decoded to train them.
+        keep_models: leave the fusion models.
     """
 
     asked: tuple[str, ...] = ()
@@ -66,6 +71,8 @@ class Removal:
     media: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     keep_models: bool = False
 
     @classmethod
@@ -127,7 +134,15 @@ def plan(
         removal = Removal.from_json(begun).with_all_of(removal)
     runs = (*removal.runs, *_labelled_only(store, removal.videos))
     models = (*removal.models, *_learned_from(store, removal.videos))
-    return replace(removal, runs=tuple(dict.fromkeys(runs)), models=tuple(dict.fromkeys(models)))
+    trained = trained_on(store, (*removal.videos, *removal.files))
+    places = (*removal.trained, *(f"{one.folder} on {one.host}" for one in trained))
+    return replace(
+        removal,
+        runs=tuple(dict.fromkeys(runs)),
+        models=tuple(dict.fromkeys(models)),
+        trained=tuple(dict.fromkeys(places)),
+        features=tuple(dict.fromkeys((*removal.features, *_features(removal.files, trained)))),
+    )
 
 
 def count(store: Store, removal: Removal) -> dict[str, int]:
@@ -298,6 +313,14 @@ def _downloads(
         if _DOWNLOAD.fullmatch(name)
         for folder in sorted(root.glob(f"{name}*"))
     ]
+
+
+def _features(files: Iterable[str], trained: Iterable[NotedTraining]) -> list[str]:
+    """Folders of what was decoded of some media files, on this machine."""
+    host = socket.gethostname()
+    roots = {Path(one.features) for one in trained if one.host == host}
+    folders = (features_of(root, Path(file)) for root in sorted(roots) for file in files)
+    return [str(folder) for folder in folders if folder.exists()]
 
 
 def _labelled_only(store: Store, videos: Sequence[str]) -> list[str]:

@@ -35,7 +35,7 @@ class Proof:
 
     Attributes:
         search: of every file.
-        left: folders of downloads, and models, that are still there.
+        left: folders of downloads and of decoded pictures, and models, that are still there.
         same_title: rows of other videos that bear the title of a forgotten one; no trace.
     """
 
@@ -70,7 +70,7 @@ def remove(store: Store, removal: Removal, *, by: str) -> dict[str, int]:
         _leave_models(store, removal.models, by)
         for model_id in removal.models:
             store.remove_folder(MODELS, model_id)
-    for folder in removal.media:
+    for folder in (*removal.media, *removal.features):
         _remove_download(Path(folder))
     _forget_addresses(store, removal)
     store.purge(removal.videos)
@@ -98,7 +98,7 @@ def prove(store: Store, removal: Removal, removed: Mapping[str, int]) -> Proof:
     # An address's own row in `attempts` keeps its source_id; no file may be named by it.
     folders = (Path(folder).name.partition(".")[0] for folder in removal.media)
     names = Needles((*removal.sources, *folders), ())
-    left = [folder for folder in removal.media if Path(folder).exists()]
+    left = [f for f in (*removal.media, *removal.features) if Path(f).exists()]
     left += [f"{MODELS}/{m}" for m in removal.models if m not in kept and store.folder(MODELS, m)]
     named, same_title = _named_rows(store, removal)
     found = search(store, removal.needles(), lambda name: name.startswith(skipped), names)

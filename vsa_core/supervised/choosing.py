@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from vsa_core.config import configs_dir
 from vsa_core.errors import UsageError
+from vsa_core.forget.trainings import note_training
 from vsa_core.query import ask
 from vsa_core.store import Store
 from vsa_core.supervised.meld import read_meld
@@ -110,6 +111,22 @@ def sets_of_segments(store: Store, labels: Literal["consensus", "reviews"], seed
         name = {0: "test", 1: "dev"}.get(number, "train")
         sets[name] += [rows[row] for row in some]
     return dict(sets)
+
+
+def note_sets(store: Store, sets: Sets, out: Path, features: Path, init: Path | None) -> None:
+    """Note in a store that a model is about to learn from its videos, for `vsa forget`.
+
+    Args:
+        store: which.
+        sets: what is learned from.
+        out, features, init: as `fit` takes them.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    rows = [row for some in sets.values() for row in some]
+    learned = {row.group for row in rows} | {str(row.media) for row in rows if row.media}
+    note_training(store, out, features, learned, init)
 
 
 def table_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:

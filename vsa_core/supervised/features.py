@@ -27,7 +27,7 @@ HEIGHT_PX, WIDTH_PX = 128, 171
 # Of each frame that a model reads two are kept, so that training can move in time.
 DENSITY = 2
 _QUALITY = 95
-_LAYOUT = 1  # raised when the same media would give other features
+_LAYOUT = 2  # raised when the same media would give other features
 # Decoders scale to this first, which is quicker than a resize of the whole picture.
 _DECODED_SIDE_PX = 2 * WIDTH_PX
 _SHORTEST = SAMPLE_RATE_HZ // 40  # 25 ms: one window of a spectrogram
@@ -123,11 +123,10 @@ class FeatureCache:
         return self.get(utterance).note  # the rest is let go of
 
     def _path(self, utterance: Utterance) -> Path:
+        assert utterance.media is not None
         spec = [_LAYOUT, self._frames, HEIGHT_PX, WIDTH_PX, _QUALITY, self._max_s]
-        media = os.path.abspath(utterance.media or "")  # noqa: PTH100 - links as named
-        named = json.dumps([media, utterance.start_ms, utterance.end_ms, *spec])
-        name = hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return self.folder / name[:2] / f"{name}.safetensors"
+        named = json.dumps([utterance.start_ms, utterance.end_ms, *spec])
+        return features_of(self.folder, utterance.media) / f"{_digest(named)}.safetensors"
 
     def _made(self, utterance: Utterance, media: Media) -> Features:
         start, end = utterance.start_ms, utterance.end_ms
@@ -142,6 +141,11 @@ class FeatureCache:
             sound = _sound(media, start, end, self._max_s)
             notes += [] if sound is not None else ["no sound decodes in it"]
         return Features(frames, sound, "; ".join(notes) or None)
+
+
+def features_of(folder: Path, media: Path) -> Path:
+    """Where in a folder of features those of a media file lie, of all its utterances."""
+    return folder / _digest(os.path.abspath(media))  # noqa: PTH100 - links as named
 
 
 def decoded(jpeg: bytes) -> NDArray[np.uint8]:
@@ -206,6 +210,10 @@ def _sound(media: Media, start_ms: int, end_ms: int, max_s: float) -> NDArray[np
 
 
 # --- the files ----------------------------------------------------------------------------
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _stamp(media: Path) -> str | None:
