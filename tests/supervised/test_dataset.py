@@ -342,6 +342,16 @@ class TestText:
         assert there
         return self.shown(ids, own)
 
+    def test_lines_it_keeps_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("vsa_core.supervised.tokens._LINES", 2)
+        text = recipe_of({"encoders": {"text": {"context_tokens": 12}}}, "t").encoders.text
+        assert text is not None
+        tokens = Tokens(text)
+        said = [Utterance(str(n), "g", f"line {n}") for n in range(5)]
+        found = [tokens.of(one) for one in said]
+        assert len(tokens._lines) <= 2
+        assert [tokens.of(one) for one in said] == found
+
     def test_whole_earlier_utterances_the_latest_that_fit(self) -> None:
         assert self.of(LAST, context_tokens=12) == (
             "[CLS] joey : hi. [SEP] who is there? [SEP] ross : only me! [SEP]",

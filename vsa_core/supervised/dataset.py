@@ -74,6 +74,7 @@ class UtteranceDataset(Dataset[Sample]):
         cache: of their frames and sound; None where the recipe has text alone, or only text is to
             be read.
         train: whether to augment.
+        tokens: made before, of the same recipe; None makes them.
 
     Raises:
         BackendError: the text encoder's tokenizer is not here, or lacks a special token.
@@ -85,13 +86,14 @@ class UtteranceDataset(Dataset[Sample]):
         recipe: Recipe,
         cache: FeatureCache | None,
         train: bool,
+        tokens: Tokens | None = None,
     ) -> None:
         self.utterances = list(utterances)
         self.recipe = recipe
         self._cache = cache
         self._train = train
         text = recipe.encoders.text
-        self._text = None if text is None else Tokens(text)
+        self._text = None if text is None else tokens or Tokens(text)
         # In shared memory, so that workers that outlive an epoch hear of the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 

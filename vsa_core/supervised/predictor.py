@@ -24,6 +24,7 @@ from vsa_core.supervised.exporting import ONNX_FILE, Forward, OnnxModel
 from vsa_core.supervised.features import FeatureCache
 from vsa_core.supervised.package import load_package
 from vsa_core.supervised.recipe import Recipe
+from vsa_core.supervised.tokens import Tokens
 from vsa_core.supervised.utterances import TARGETS, Utterance
 
 _ROWS_AT_ONCE = 16
@@ -76,6 +77,8 @@ class Predictor:
         self.targets, self.modalities = recipe.targets, recipe.encoders.modalities
         self._forward = forward
         self._device = device
+        text = recipe.encoders.text
+        self._tokens = None if text is None else Tokens(text)  # a tokenizer takes a while to read
         self._temperatures = {target: _temperature(card, target) for target in recipe.targets}
 
     @classmethod
@@ -159,7 +162,9 @@ class Predictor:
             cache = FeatureCache(Path(folder), encoders.video, encoders.audio)
             wanted = encoders.video is not None or encoders.audio is not None
             notes = [cache.get(one).note if wanted else None for one in utterances]
-            data = UtteranceDataset(utterances, self.recipe, cache, train=False)
+            data = UtteranceDataset(
+                utterances, self.recipe, cache, train=False, tokens=self._tokens
+            )
             return collate([data[row] for row in range(len(data))]), notes
 
 

@@ -17,6 +17,7 @@ from vsa_core.supervised.utterances import Utterance
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_LINES = 65_536  # kept at most, so that a service does not grow with what it is asked
 _POSITIONS = 512  # tokens that a BERT reads at most
 _SPECIAL = {"first": ("[CLS]", "<s>"), "last": ("[SEP]", "</s>"), "hidden": ("[MASK]", "<mask>")}
 _UNKNOWN = ("[UNK]", "<unk>")
@@ -78,6 +79,8 @@ class Tokens:
         found = self._lines.get((named, text))
         if found is None:
             found = self._encode(f"{named}: {text}" if named else text)
+            if len(self._lines) >= _LINES:
+                self._lines.clear()
             self._lines[named, text] = found
         return found
 
