@@ -29,6 +29,7 @@ from vsa_core.supervised.recipe import Audio, Encoders, Video
 
 # Of torchvision's networks: what comes after the features.
 _PARAMETERS_OF_CLASSES = ("fc.", "classifier.", "avgpool.")
+_WINDOW = 400  # samples that wav2vec 2.0 needs for one state
 # A packaged model's card; beside it stand the folders of its encoders.
 PACKAGE_CARD = "card.json"
 
@@ -228,6 +229,11 @@ class WaveEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         dim: int = backbone.config.hidden_size  # type: ignore[union-attr,assignment]
+        # Its own hides stretches that an utterance may be too short for; ours has been done before.
+        backbone.config.apply_spec_augment = False  # type: ignore[union-attr]
+        # A norm over all of time hears padding, whatever mask it is given; such networks were
+        # trained without one.
+        self._padded = backbone.config.feat_extract_norm != "group"  # type: ignore[union-attr]
         self.sequence = _Projection(dim, width)
         self.pool = AttentionPool(width)
 
@@ -236,12 +242,28 @@ class WaveEncoder(nn.Module):
 
         Args:
             wave: (B, N) samples at 16 kHz of mean 0 and variance 1; 0 where there is none.
-            mask: (B, N) bool, where there is a sample.
+            mask: (B, N) bool, where there is a sample; all of a row's come first.
         """
-        states = self.backbone(wave, attention_mask=mask.long()).last_hidden_state
-        there = _shortened(mask, states.shape[1])
+        samples = mask.sum(dim=1)
+        if self._padded or torch.compiler.is_exporting():  # a graph has no loop over its rows
+            states = self.backbone(wave, attention_mask=mask.long()).last_hidden_state
+        else:
+            rows = [
+                self.backbone(row[None, : max(count, _WINDOW)]).last_hidden_state[0]
+                for row, count in zip(wave, samples.tolist(), strict=True)
+            ]
+            states = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        places = torch.arange(states.shape[1], device=wave.device)
+        there = places < self._places(samples)[:, None]
         states = self.sequence(states)
         return Encoded(states, there, self.pool(states, there))
+
+    def _places(self, samples: Tensor) -> Tensor:
+        """(B,) samples → (B,) states that the convolutions make of them."""
+        config: Any = self.backbone.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+            samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
+        return samples
 
     def blocks(self) -> list[nn.Module]:
         """Its layers, the last one last."""
