@@ -22,6 +22,7 @@ from vsa_core.labels import SENTIMENTS
 from vsa_core.schemas import table_from_rows
 from vsa_core.scoring import score
 from vsa_core.store import Store
+from vsa_core.truths import read_truth
 
 NAMES = [str(s) for s in SENTIMENTS]
 
@@ -245,3 +246,11 @@ def test_a_store_without_a_run(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", [(made.segment_ids[0], "positive")])
     with pytest.raises(UsageError, match=r"1 of 1 segments in .* have no row"):
         score(store, path)
+
+
+def test_what_is_said_beside_a_truth_may_go_over_lines(tmp_path: Path) -> None:
+    # Larger than one of the blocks that Arrow cuts a CSV into.
+    rows = [f'v-{n}-0,"one line,\nanother ""{"x" * 400}""",positive\n' for n in range(4_000)]
+    path = tmp_path / "truth.csv"
+    path.write_text("segment_id,text,sentiment\n" + "".join(rows))
+    assert len(read_truth(path).ids) == 4_000

@@ -89,7 +89,9 @@ def _csv(path: Path) -> dict[str, pa.Array]:
     )
     try:
         with path.open("rb") as file:
-            table = pa.csv.read_csv(file, convert_options=words)
+            # Other columns, such as what is said, may hold lines of their own.
+            lines = pa.csv.ParseOptions(newlines_in_values=True)
+            table = pa.csv.read_csv(file, parse_options=lines, convert_options=words)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
