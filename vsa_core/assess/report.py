@@ -27,15 +27,17 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\
 _MARKS = re.compile(r"([\\`*_{}\[\]!|~$@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
 .wide { overflow-x: auto; margin: 1rem 0; } table { border-collapse: collapse; }
 th, td { border-bottom: 1px solid #ddd; padding: .25rem .7rem; text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
-th { background: #f4f4f4; white-space: nowrap; overflow-wrap: normal; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+  vertical-align: top; max-width: 32rem; overflow-wrap: break-word; }
+th { background: #f4f4f4; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number span { white-space: nowrap; }
 img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
 """
+_NUMERIC = ' class="number"'
 _NUMBER = re.compile(r"[-+]?\d[\d.]*%?( \(-?[\d.]+ to -?[\d.]+\))?|–")
 
 
@@ -160,15 +162,22 @@ def _block(block: Block, images: dict[str, bytes]) -> str:
         data = base64.b64encode(images[block.file]).decode()
         said = html.escape(_printable(block.says))
         return f'<figure><img alt="{said}" src="data:image/png;base64,{data}"></figure>'
-    head = "".join(f'<th scope="col">{_in_page(name)}</th>' for name in block.columns)
+    numbers = [all(map(_NUMBER.fullmatch, column)) for column in zip(*block.rows, strict=True)]
+    kinds = [_NUMERIC if number else "" for number in numbers or [False] * len(block.columns)]
+    names = zip(block.columns, kinds, strict=True)
+    head = "".join(f'<th scope="col"{kind}>{_in_page(name)}</th>' for name, kind in names)
     rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in block.rows)
     body = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>"
     return f'<div class="wide"><table>\n{body}\n</table></div>'
 
 
 def _cell(text: str) -> str:
-    kind = ' class="number"' if _NUMBER.fullmatch(text) else ""
-    return f"<td{kind}>{_in_page(text)}</td>"
+    if not _NUMBER.fullmatch(text):
+        return f"<td>{_in_page(text)}</td>"
+    # A narrow column puts the interval below its figure, and breaks neither.
+    figure, bracket, interval = text.partition(" (")
+    below = f" <span>({html.escape(interval)}</span>" if bracket else ""
+    return f"<td{_NUMERIC}><span>{html.escape(figure)}</span>{below}</td>"
 
 
 def _in_page(text: str) -> str:
