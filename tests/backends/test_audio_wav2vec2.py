@@ -467,7 +467,10 @@ def test_two_threads_at_once_see_the_same(
 def test_other_precisions_say_nearly_the_same(
     shape: str, precision: str, close: float, tmp_path: Path, waves: list[NDArray[np.float32]]
 ) -> None:
-    folder = str(wav2vec2_er(tmp_path, **SHAPES[shape]))
+    # 16 channels a group; published networks have 48 and more. With 4 to 12, bfloat16 on a
+    # processor with AMX is garbage in PyTorch 2.13 (its oneDNN's grouped convolutions).
+    groups = {"num_conv_pos_embedding_groups": WIDTH // 16}
+    folder = str(wav2vec2_er(tmp_path, **SHAPES[shape], **groups))
     whole, less = (load(folder, precision=p).predict(said(*waves)) for p in ("float32", precision))
     np.testing.assert_allclose(less.emotion_probs, whole.emotion_probs, atol=close)
     assert np.abs(less.embedding - whole.embedding).max() > 1e-6  # it is another network
