@@ -144,6 +144,10 @@ class TestViews:
     def test_every_view_is_listed(self, store: Store, sql: str) -> None:
         assert {next(iter(row.values())) for row in rows(store, sql)} >= query.VIEWS.keys()
 
+    def test_a_pivot_is_answered(self, made: Store) -> None:
+        found = rows(made, "PIVOT labels ON sentiment USING count(*) GROUP BY video_id")
+        assert {row["video_id"] for row in found} == set(SEGMENTS)
+
     def test_files_swapped_while_reading_are_listed_anew(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:

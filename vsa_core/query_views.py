@@ -39,8 +39,9 @@ VIEWS: Mapping[str, str] = {
     "utterances": "Every utterance of a corpus that people labelled.",
 }
 
-# What `labels` is. The join of every label with the runs is what takes the time; where it is known
-# what will be asked, `latest_labels` has done it before.
+# What `labels` is. The join of every label with the runs is what takes the time; where labels are
+# asked, `latest_labels` has done it before. It reads their files, which may not read: a question
+# about what views there are does without.
 _CURRENT_RUNS = """
 CREATE OR REPLACE VIEW current_runs AS
 SELECT h.video_id, arg_max(h.run_id, (r.finished_at, r.run_id)) AS run_id
@@ -117,10 +118,11 @@ def open_views(
         connection: as `closed_in` makes it.
         store: whose tables.
         listed: their files.
-        sql: what will be asked, which makes `labels` quick; only the views it names are made, so
-            that little time goes by in which files may be swapped. None: whatever may be asked.
+        sql: what will be asked; only the views it names are made, so that little time goes by in
+            which files may be swapped. None: whatever may be asked.
     """
-    wanted = _named(connection, sql) if sql is not None else set(VIEWS)
+    asked = set(VIEWS) if sql is None else _named(connection, sql)
+    wanted = asked or set(VIEWS)
     latest = wanted & {"labels", "current_runs"}
     tables = {table_of(view) for view in wanted}
     if latest:
@@ -132,7 +134,7 @@ def open_views(
     if not latest:
         return
     runs, said = _CURRENT_RUNS, _SAID
-    if sql is not None:
+    if asked:
         known = latest_labels(store, listed["labels"])
         _register(connection, "_labels_whole", "labels", known.whole, store.filesystem)
         _register(connection, "_labels_mixed", "labels", known.mixed, store.filesystem)
@@ -144,13 +146,13 @@ def open_views(
 
 
 def _named(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
-    """The views that SQL asks; all where it asks what there is."""
+    """The views that SQL asks; none where it asks what there is, or nothing of them."""
     try:
         names = {name.lower() for name in connection.get_table_names(sql)}
-    except duckdb.Error:  # said when it is run
-        return set(VIEWS)
+    except duckdb.Error:  # a pivot, or wrong, which is said when it is run
+        return {view for view in VIEWS if view in sql.lower()}
     listing = any(where in sql.lower() for where in _LISTINGS)
-    return names if names and names <= VIEWS.keys() and not listing else set(VIEWS)
+    return names if names <= VIEWS.keys() and not listing else set()
 
 
 def _relation(

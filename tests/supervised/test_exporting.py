@@ -18,6 +18,7 @@ from vsa_core.errors import BackendError, UsageError
 from vsa_core.supervised import exporting
 from vsa_core.supervised.exporting import OnnxModel, export_onnx, made_batch, prune
 from vsa_core.supervised.package import load_package, save_package
+from vsa_core.supervised.predictor import Predictor
 
 FORMS = ["safetensors", "onnx", "int8", "pruned"]
 
@@ -110,6 +111,23 @@ def test_the_graph_names_its_tensors_as_a_batch_does(model: Path) -> None:
     assert all(isinstance(size, str) for size in free)
     outputs = [one.name for one in session.get_outputs()]
     assert outputs == ["sentiment_logits", "emotion_logits"]
+
+
+@pytest.mark.usefixtures("told")
+def test_a_predictor_says_of_the_graph_what_it_says_of_the_model(
+    model: Path, sample_dir: Path
+) -> None:
+    clip = sorted((sample_dir / "clips").glob("*.mp4"))[0]
+    for text in ("what a lovely day", None):
+        one, other = (
+            Predictor.load(folder, device="cpu").predict(clip, text, 0, 1500)
+            for folder in (model, model.parent / "out" / "onnx")
+        )
+        assert one.present == other.present
+        assert one.probs is not None
+        assert other.probs is not None
+        for target, probs in one.probs.items():
+            assert other.probs[target] == pytest.approx(probs, abs=1e-4)
 
 
 @pytest.mark.usefixtures("told")

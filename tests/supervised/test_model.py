@@ -105,10 +105,12 @@ def other(given: Batch, name: str) -> Batch:
 def test_every_fusion_learns_a_batch_by_heart(kind: str) -> None:
     of = recipe(fusion={"kind": kind})
     net, given = network(of).train(), batch()
+    # R3D-18 takes nearly all of the time: with one of the fusions it learns too.
+    net.encoders["video"].backbone.requires_grad_(kind == "late")
     loss = MultitaskLoss(
         Loss(label_smoothing=0), {"sentiment": torch.ones(3), "emotion": torch.ones(7)}
     )
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], 3e-3)
     for _ in range(25):
         optimizer.zero_grad()
         loss(net(given), given).backward()
