@@ -233,7 +233,7 @@ class WaveEncoder(nn.Module):
         backbone.config.apply_spec_augment = False  # type: ignore[union-attr]
         # A norm over all of time hears padding, whatever mask it is given; such networks were
         # trained without one.
-        self._padded = backbone.config.feat_extract_norm != "group"  # type: ignore[union-attr]
+        self._padded = getattr(backbone.config, "feat_extract_norm", "layer") != "group"
         self.sequence = _Projection(dim, width)
         self.pool = AttentionPool(width)
 
