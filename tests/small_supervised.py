@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Wav2Vec2Config
 
 from tests.small_checkpoints import bert
 from vsa_core.supervised.encoders import make_encoders
@@ -46,3 +47,21 @@ def network(
             for head in net.heads.values():
                 head.weight.normal_(0, 1)  # type: ignore[union-attr,operator]
     return net, recipe
+
+
+def wave(norm: str) -> Wav2Vec2Config:
+    """Of a small wav2vec 2.0 with two convolutions, 80 samples a state; norm `layer` or `group`."""
+    return Wav2Vec2Config(
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(16, 16),
+        conv_stride=(10, 8),
+        conv_kernel=(10, 8),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        feat_extract_norm=norm,
+        do_stable_layer_norm=norm == "layer",
+    )

@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Wav2Vec2Model
 
-from tests.small_supervised import network
+from tests.small_supervised import network, wave
 from vsa_core.cli import export
 from vsa_core.errors import BackendError, UsageError
 from vsa_core.supervised import exporting
 from vsa_core.supervised.exporting import OnnxModel, export_onnx, made_batch, prune
 from vsa_core.supervised.package import load_package, save_package
 from vsa_core.supervised.predictor import Predictor
+from vsa_core.supervised.recipe import Audio
 
 FORMS = ["safetensors", "onnx", "int8", "pruned"]
 
@@ -137,6 +139,15 @@ def test_an_altered_graph_is_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes((source / "model.onnx").read_bytes()[:-1])
     with pytest.raises(BackendError, match=r"model.onnx is not the file"):
         OnnxModel(tmp_path)
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_wav2vec2_exports_too(norm: str, tmp_path: Path) -> None:
+    Wav2Vec2Model(wave(norm)).save_pretrained(tmp_path / "voice")
+    audio = Audio(network="wav2vec2", checkpoint=str(tmp_path / "voice"))
+    net, recipe = network(tmp_path / "checkpoint", "late", text=None, video=None, audio=audio)
+    card = export_onnx(tmp_path / "out", net, recipe, {})
+    assert card["parity"] <= exporting.TOLERANCE
 
 
 def test_early_fusion_exports_too(tmp_path: Path) -> None:

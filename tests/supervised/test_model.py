@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers import BertConfig, BertModel, HubertModel, Wav2Vec2Model, WavLMModel
 
-from tests.small_supervised import NEEDS_GPU
+from tests.small_supervised import NEEDS_GPU, wave
 from vsa_core.backends.text_minilm import encoder_folder
 from vsa_core.config import configs_dir
 from vsa_core.labels import EMOTIONS, SENTIMENTS
@@ -214,23 +214,6 @@ def padded(x: Tensor, by: int) -> Tensor:
     return torch.cat([x, torch.zeros(x.shape[0], by, *x.shape[2:], dtype=x.dtype)], dim=1)
 
 
-def wave(norm: str) -> Wav2Vec2Config:
-    return Wav2Vec2Config(
-        hidden_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        conv_dim=(16, 16),
-        conv_stride=(10, 8),
-        conv_kernel=(10, 8),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-        feat_extract_norm=norm,
-        do_stable_layer_norm=norm == "layer",
-    )
-
-
 def test_padding_changes_no_encoder_of_sequences() -> None:
     torch.manual_seed(0)
     there = torch.ones(2, 320, dtype=torch.bool)
@@ -275,6 +258,20 @@ def test_a_voice_is_heard_alike_beside_a_longer_one_and_however_short(norm: str)
             alone = encoder(heard[row : row + 1, :n], mask[row : row + 1, :n])
             assert int(found.mask[row].sum()) == int(alone.mask.sum()) == n // 80
             assert torch.allclose(found.summary[row], alone.summary[0], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # WavLM's
+@pytest.mark.parametrize("family", [Wav2Vec2Model, HubertModel, WavLMModel])
+def test_a_voice_alone_is_heard_as_its_network_hears_it(family: Any) -> None:
+    torch.manual_seed(0)
+    kind = family.config_class
+    settings = {k: v for k, v in wave("group").to_dict().items() if k != "model_type"}
+    encoder = WaveEncoder(WIDTH, family(kind(**settings))).eval()
+    heard = torch.randn(2, 3200)
+    with torch.inference_mode():
+        published = encoder.backbone(heard).last_hidden_state
+        found = encoder(heard, torch.ones(2, 3200, dtype=torch.bool))
+        assert torch.allclose(found.sequence, encoder.sequence(published), atol=1e-5)
 
 
 def test_the_recipe_that_ships_reads_text_with_minilm_as_published() -> None:

@@ -29,7 +29,6 @@ from vsa_core.supervised.recipe import Audio, Encoders, Video
 
 # Of torchvision's networks: what comes after the features.
 _PARAMETERS_OF_CLASSES = ("fc.", "classifier.", "avgpool.")
-_WINDOW = 400  # samples that wav2vec 2.0 needs for one state
 # A packaged model's card; beside it stand the folders of its encoders.
 PACKAGE_CARD = "card.json"
 
@@ -231,9 +230,6 @@ class WaveEncoder(nn.Module):
         dim: int = backbone.config.hidden_size  # type: ignore[union-attr,assignment]
         # Its own hides stretches that an utterance may be too short for; ours has been done before.
         backbone.config.apply_spec_augment = False  # type: ignore[union-attr]
-        # A norm over all of time hears padding, whatever mask it is given; such networks were
-        # trained without one.
-        self._padded = getattr(backbone.config, "feat_extract_norm", "layer") != "group"
         self.sequence = _Projection(dim, width)
         self.pool = AttentionPool(width)
 
@@ -245,23 +241,37 @@ class WaveEncoder(nn.Module):
             mask: (B, N) bool, where there is a sample; all of a row's come first.
         """
         samples = mask.sum(dim=1)
-        if self._padded or torch.compiler.is_exporting():  # a graph has no loop over its rows
-            states = self.backbone(wave, attention_mask=mask.long()).last_hidden_state
+        if getattr(self.backbone.config, "feat_extract_norm", "layer") == "group":
+            states = self._encoded(wave, samples)
         else:
-            rows = [
-                self.backbone(row[None, : max(count, _WINDOW)]).last_hidden_state[0]
-                for row, count in zip(wave, samples.tolist(), strict=True)
-            ]
-            states = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        places = torch.arange(states.shape[1], device=wave.device)
-        there = places < self._places(samples)[:, None]
+            states = self.backbone(wave, attention_mask=mask.long()).last_hidden_state
+        there = _first(self._places(samples), states.shape[1])
         states = self.sequence(states)
         return Encoded(states, there, self.pool(states, there))
 
-    def _places(self, samples: Tensor) -> Tensor:
-        """(B,) samples → (B,) states that the convolutions make of them."""
+    def _encoded(self, wave: Tensor, samples: Tensor) -> Tensor:
+        """(B, N) and (B,) → (B, L, D), as the backbone has it, for one that has a norm over time.
+
+        The backbone's own takes padding into the norm, so that a row would hear how long its
+        neighbours are.
+        """
+        net: Any = self.backbone
+        x = wave.unsqueeze(1)
+        first, *others = net.feature_extractor.conv_layers
+        x = first.conv(x)
+        there = _first(self._places(samples, layers=1), x.shape[2])
+        x = first.activation(_norm_over_time(x, there, first.layer_norm).to(x.dtype))
+        for layer in others:
+            x = layer(x)
+        projected = net.feature_projection(x.transpose(1, 2))
+        states = projected[0] if isinstance(projected, tuple) else projected
+        there = _first(self._places(samples), states.shape[1])
+        return net.encoder(states, attention_mask=there).last_hidden_state
+
+    def _places(self, samples: Tensor, layers: int | None = None) -> Tensor:
+        """(B,) samples → (B,) states that convolutions make of them; None for all of these."""
         config: Any = self.backbone.config
-        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        for kernel, stride in zip(config.conv_kernel[:layers], config.conv_stride, strict=False):
             samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
         return samples
 
@@ -289,6 +299,22 @@ class AttentionPool(nn.Module):
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         weights = (scores.softmax(dim=1) * mask).to(states.dtype)
         return (weights.unsqueeze(1) @ states).squeeze(1)
+
+
+def _first(counts: Tensor, length: int) -> Tensor:
+    """(B,) → (B, length) bool, the first so many places of each row."""
+    return torch.arange(length, device=counts.device) < counts[:, None]
+
+
+def _norm_over_time(x: Tensor, there: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """(B, C, T) and (B, T) bool → (B, C, T): each channel by what is there of it."""
+    shown = there.unsqueeze(1)
+    count = shown.sum(dim=2, keepdim=True).clamp(min=1)
+    x = x.float() * shown
+    mean = x.sum(dim=2, keepdim=True) / count
+    away = (x - mean) * shown
+    scale = (away.square().sum(dim=2, keepdim=True) / count + norm.eps).rsqrt()
+    return away * scale * norm.weight[:, None] + norm.bias[:, None]
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
