@@ -46,10 +46,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_prepare_train_resume_evaluate_export_predict(place: Path, sample_dir: Path) -> None:
-    done = vsa("meld", "prepare", "MELD.Raw", "--store", "store", "--truth", "truth.csv", cwd=place)
+    (place / "file").touch()
+    done = vsa("meld", "prepare", "MELD.Raw", "--truth", "file/truth.csv", cwd=place)
+    assert done.returncode == 2
+    assert done.stderr == "vsa: file/truth.csv cannot be written: File exists: choose another\n"
+    prepare = ["meld", "prepare", "MELD.Raw", "--store", "store", "--truth", "new/truth.csv"]
+    done = vsa(*prepare, cwd=place)
     assert done.returncode == 0, done.stderr
     assert "dia125_utt3: its clip does not decode" in done.stdout
     assert "dia110_utt7: its clip is missing" in done.stdout
+    assert (place / "new" / "truth.csv").is_file()
 
     train = ["train", "meld", "--store", "store", "--out", "meld", "--recipe", "recipe.yaml"]
     train += ["--features", "features"]

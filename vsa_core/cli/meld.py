@@ -24,8 +24,12 @@ def run(args: argparse.Namespace) -> int:
     from vsa_core.supervised.meld import read_meld
     from vsa_core.supervised.stored import store_meld, write_truth
 
-    if args.truth and not args.truth.absolute().parent.is_dir():
-        raise UsageError(f"{args.truth} would be in a folder that is not there: make it first")
+    if args.truth:  # before the clips are read, which takes a while
+        try:
+            args.truth.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(f"{args.truth} cannot be written: {reason}: choose another") from error
     settings = load_config(args.config, args.profile)
     store = Store(args.store)
     with progress_line(sys.stderr):
