@@ -1,11 +1,9 @@
 -- Sentiment through one video, segment by segment, with its running mean over five segments
 -- $video: id or title of a video (else the one with most segments)
 WITH
-  chosen AS (  -- not from the labels, which are wide
+  chosen AS (
     SELECT video_id
-    FROM segments
-    JOIN current_runs USING (video_id)
-    JOIN videos USING (video_id)
+    FROM labels
     WHERE $video::VARCHAR IS NULL OR video_id = $video::VARCHAR OR title = $video::VARCHAR
     GROUP BY video_id
     ORDER BY count(*) DESC, video_id
