@@ -30,7 +30,7 @@ VIEWS: Mapping[str, str] = {
         "what humans decided. A reviewed segment has origin `human`; where the review gives the "
         "sentiment `confidence` is null, and the probabilities stay the model's."
     ),
-    "current_runs": "Of each labelled video the run whose labels are the current ones.",
+    "current_runs": "Of each labelled video the run whose labels are current: two columns.",
     "label_history": "Every label of every run, also of runs that did not finish, without reviews.",
     "reviews": "Every human decision.",
     "runs": "Every finished run.",

@@ -5,7 +5,7 @@ WITH
     SELECT DISTINCT video_id, backend FROM predictions WHERE modality IN ('face', 'text')
     EXCEPT SELECT c.video_id, unnest(r.backends) FROM current_runs AS c JOIN runs AS r USING (run_id)
   ),
-  face AS (
+  face AS (  -- and text apart: what is read twice would be held whole
     SELECT
       segment_id,
       sentiment_probs[1] AS negative,
