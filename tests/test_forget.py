@@ -181,7 +181,10 @@ def test_what_was_trained_outside_the_store_is_named_and_what_it_decoded_goes(
         (folder / "0.safetensors").write_bytes(b"pictures")
     note_training(store, tmp_path / "anna", features, [ANNA, file])
     note_training(store, tmp_path / "later", features, [BEN], init=tmp_path / "anna" / "model")
+    note_training(store, tmp_path / "ben", features, [ANNA])  # and its folder was removed
     note_training(store, tmp_path / "ben", features, [BEN])
+    (tmp_path / "anna").mkdir()
+    note_training(store, tmp_path / "anna", features, [BEN])  # refused, for it is of another set
     removal = plan(store, [ANNA], [world.download.parent])
     host = socket.gethostname()
     assert sorted(removal.trained) == [f"{tmp_path / n} on {host}" for n in ("anna", "later")]
@@ -193,7 +196,7 @@ def test_what_was_trained_outside_the_store_is_named_and_what_it_decoded_goes(
     # Whoever has the file can tell; from the note nobody can tell which video it was.
     assert not found_in(store.root, ANNA, file)
     removal = plan(store, [BEN], [world.download.parent])
-    assert len(removal.trained) == 2
+    assert len(removal.trained) == 3
     note = next((store.root / "trainings").rglob("card.json"))
     note.write_text("{")
     with pytest.raises(StoreError, match=r"trainings/.* remove that folder"):

@@ -55,11 +55,12 @@ def note_training(
     """
     host, where = socket.gethostname(), str(folder.absolute())
     marks = set(map(mark, learned))
-    if init is not None:
-        begun = str(init.absolute())
-        for noted in trainings(store):
-            if noted.host == host and Path(begun).is_relative_to(noted.folder):
-                marks |= noted.marks
+    # What stands in the folder, and a model to begin from, learned from something before.
+    before = [init.absolute()] if init is not None else []
+    before += [folder.absolute()] if folder.exists() else []
+    for noted in trainings(store):
+        if noted.host == host and any(one.is_relative_to(noted.folder) for one in before):
+            marks |= noted.marks
     card = {
         "host": host,
         "folder": where,
