@@ -372,11 +372,19 @@ class TestCommand:
         assert f"Truth of 11 segments: {truth}" in lines
         assert err == ""
 
+    def test_the_folder_of_truth_is_made(self, folder: Path, tmp_path: Path) -> None:
+        truth = tmp_path / "not" / "yet" / "truth.csv"
+        assert command.run(self.args(folder, tmp_path / "store", truth=truth)) == 0
+        assert truth.exists()
+
+    @pytest.mark.parametrize("where", ["a-file/truth.csv", "a-folder"])
     def test_truth_that_could_not_be_written_is_told_before_the_work(
-        self, folder: Path, tmp_path: Path
+        self, folder: Path, tmp_path: Path, where: str
     ) -> None:
-        args = self.args(folder, tmp_path / "store", truth=tmp_path / "no" / "truth.csv")
-        with pytest.raises(UsageError, match="a folder that is not there"):
+        (tmp_path / "a-file").touch()
+        (tmp_path / "a-folder").mkdir()
+        args = self.args(folder, tmp_path / "store", truth=tmp_path / where)
+        with pytest.raises(UsageError, match=f"{where} cannot be written: .*: choose another"):
             command.run(args)
         assert not (tmp_path / "store").exists()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.cli import OK
@@ -24,12 +27,8 @@ def run(args: argparse.Namespace) -> int:
     from vsa_core.supervised.meld import read_meld
     from vsa_core.supervised.stored import store_meld, write_truth
 
-    if args.truth:  # before the clips are read, which takes a while
-        try:
-            args.truth.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror or error
-            raise UsageError(f"{args.truth} cannot be written: {reason}: choose another") from error
+    if args.truth:
+        _make_place(args.truth)  # before the clips are read, which takes a while
     settings = load_config(args.config, args.profile)
     store = Store(args.store)
     with progress_line(sys.stderr):
@@ -46,6 +45,21 @@ def run(args: argparse.Namespace) -> int:
         return OK
     _show(meld.counts, problems, truth, store.location, sys.stdout)
     return OK
+
+
+def _make_place(truth: Path) -> None:
+    """Make the folder that the truth's file goes into, if it is not there.
+
+    Raises:
+        UsageError: it cannot be made, or the file would be one that is a folder already.
+    """
+    try:
+        if truth.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(truth))
+        truth.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{truth} cannot be written: {reason}: choose another") from error
 
 
 def _show(
