@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vsa_core.labels import EMOTIONS, MODALITIES, SENTIMENTS, Modality
+from vsa_core.labels import EMOTIONS, MODALITIES, SENTIMENTS, Modality, total_variation
 from vsa_core.predict import made_from_segments
 from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
@@ -336,4 +336,7 @@ def _labels(
         columns[f"{m}_vote"] = pa.array(said, mask=silent)
         weight = (present[m] / here.sum(axis=1)).astype(np.float32)
         columns[f"{m}_attention"] = pa.array(weight, mask=~present[m])
+    apart = total_variation(votes[Modality.FACE], votes[Modality.TEXT])
+    both = present[Modality.FACE] & present[Modality.TEXT]
+    columns["face_text_distance"] = pa.array(apart, mask=~both)
     return _table("labels", columns)

@@ -219,6 +219,13 @@ def _put_labels(store: Store, run_id: str, day: int | None, sentiment: str | Non
         _put(store, "runs", run_id, [run_row(run_id, day)])
 
 
+def _distance(text_says: str | None, face_says: str | None) -> float | None:
+    if text_says is None or face_says is None:
+        return None
+    pairs = zip(BY_SIGN[text_says], BY_SIGN[face_says], strict=True)
+    return sum(abs(one - other) for one, other in pairs) / 2
+
+
 def _label(
     run_id: str,
     video_id: str,
@@ -265,6 +272,7 @@ def _label(
         "text_vote": text_says,
         "face_vote": face_says,
         "audio_vote": None,
+        "face_text_distance": _distance(text_says, face_says),
         "text_attention": 0.5 if both else None,
         "face_attention": 0.5 if both else None,
         "audio_attention": None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,27 @@ def test_what_was_not_known_then_is_null(before: tuple[Store, Store]) -> None:
             assert all(column.null_count == len(column) for column in data.columns)
 
 
+def test_how_far_face_and_text_are_apart_is_worked_out(before: tuple[Store, Store]) -> None:
+    now, old = before
+    migrate(old)
+
+    def apart(store: Store) -> dict[tuple[str, str], float | None]:
+        found = pa.concat_tables(store.scan("labels")).to_pylist()
+        return {(row["run_id"], row["segment_id"]): row["face_text_distance"] for row in found}
+
+    assert apart(Store(old.root)) == pytest.approx(apart(now))
+    assert sorted({d for d in apart(now).values() if d}) == pytest.approx([0.6, 0.7])
+    assert None in apart(now).values()
+
+
+def test_a_run_whose_predictions_are_gone_has_no_distance(before: tuple[Store, Store]) -> None:
+    _, old = before
+    shutil.rmtree(old.root / "predictions" / old.part_of(FACE))
+    migrate(old)
+    for data in Store(old.root).scan("labels", columns=["face_text_distance"]):
+        assert data["face_text_distance"].null_count == data.num_rows
+
+
 def test_a_store_of_now_is_let_through_and_an_older_one_refused(
     before: tuple[Store, Store],
 ) -> None:
@@ -205,11 +227,11 @@ def test_every_version_of_every_table_has_a_way_to_the_present_one() -> None:
         assert version < TABLES[table].version
 
 
-def test_a_tag_nobody_wrote_is_refused() -> None:
+def test_a_tag_nobody_wrote_is_refused(tmp_path: Path) -> None:
     nothing = pa.table({"video_id": pa.array([], pa.string())})
     for tag in ("videos/99", "moods/1", "videos", "videos/x"):
         with pytest.raises(StoreError):
-            converted(nothing, tag)
+            converted(Store(tmp_path), nothing, tag)
 
 
 def test_it_says_which_rows_a_run_makes_anew() -> None:
@@ -223,4 +245,4 @@ def test_the_steps_are_those_of_real_files(tmp_path: Path) -> None:
     for table, columns in VERSION_1.items():
         data = next(iter(store.scan(table, part=parts.get(table))))
         old = data.select(columns.split()).replace_schema_metadata(None)
-        assert converted(old, f"{table}/1").schema.names == TABLES[table].schema.names
+        assert converted(store, old, f"{table}/1").schema.names == TABLES[table].schema.names

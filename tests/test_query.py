@@ -371,14 +371,6 @@ class TestShipped:
         assert found[0]["segment_id"] == segment_id("v01", 65_000)
         assert (found[0]["face_vote"], found[0]["text_vote"]) == ("negative", "positive")
 
-    def test_face_text_disagree_takes_the_models_of_the_current_run(self, store: Store) -> None:
-        part = store.part_of(FACE)
-        other = rows(store, "FROM predictions WHERE backend = $b AND video_id = 'v01'", b=FACE)
-        changed = [{**row, "backend": "face-old@0"} for row in other]
-        store.commit("predictions", "v01", table_from_rows("predictions", changed), "f", part="old")
-        assert store.parts("predictions") != [part]
-        assert len(shipped(store, "face_text_disagree")) == 3
-
     def test_coverage(self, made: Store) -> None:
         found = shipped(made, "coverage")
         assert [row["level"] for row in found] == ["all", "channel", "channel", *["video"] * 4]

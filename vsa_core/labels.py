@@ -101,3 +101,19 @@ def sentiment_from_emotion(emotion_probs: NDArray[np.floating]) -> NDArray[np.fl
     """
     probs: NDArray[np.float32] = np.asarray(emotion_probs, np.float32) @ SENTIMENT_GIVEN_EMOTION
     return probs
+
+
+def total_variation(
+    one: NDArray[np.floating], other: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """How far apart two sets of probabilities are: half the sum of their differences.
+
+    Args:
+        one: (..., K), each row summing to 1, or NaN.
+        other: the same shape.
+
+    Returns:
+        (...) float32 from 0, the same, to 1, nothing in common; NaN where either is.
+    """
+    apart = np.abs(np.asarray(one, np.float32) - np.asarray(other, np.float32)).sum(axis=-1) / 2
+    return np.asarray(np.minimum(apart, 1), np.float32)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as fs
-import pyarrow.parquet as pq
 
+from vsa_core.datasets import TableFiles
 from vsa_core.errors import StoreError
 from vsa_core.store import Store, StoredFile
 
 _COLUMNS = ["run_id", "video_id"]
-_AT_ONCE = 4
 _Pair = tuple[str, str]
 
 
@@ -49,11 +46,18 @@ def latest_labels(store: Store, files: Sequence[StoredFile]) -> Latest:
         for table in store.scan("runs", columns=["run_id", "finished_at"])
         for row in table.to_pylist()
     }
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        held = list(threads.map(lambda file: _pairs(store.filesystem, file), files))
-    current = _current(held, finished)
+    held: dict[str, set[_Pair]] = {file.path: set() for file in files}
+    try:
+        scanner = TableFiles.of("labels", files, store.filesystem).scanner(columns=_COLUMNS)
+        for tagged in scanner.scan_batches():
+            held[tagged.fragment.path] |= _pairs(tagged.record_batch)
+    except (OSError, pa.ArrowException) as error:
+        line = " ".join(str(error).split())
+        raise StoreError(f"table labels does not read ({line}): see `vsa store verify`") from error
+    current = _current(held.values(), finished)
     whole, mixed = [], []
-    for file, own in zip(files, held, strict=True):
+    for file in files:
+        own = held[file.path]
         ours = own & current
         if ours == own:
             whole.append(file)
@@ -74,23 +78,11 @@ def _current(held: Iterable[set[_Pair]], finished: Mapping[str, datetime]) -> se
     return {(run, video) for video, (_, run) in latest.items()}
 
 
-def _pairs(filesystem: fs.FileSystem, file: StoredFile) -> set[_Pair]:
-    """The runs and videos that a file has labels of."""
-    try:
-        with (
-            filesystem.open_input_file(file.path) as source,
-            pq.ParquetFile(
-                source, read_dictionary=_COLUMNS, page_checksum_verification=True
-            ) as opened,
-        ):
-            rows = opened.read(columns=_COLUMNS, use_threads=False)
-            rows = rows.unify_dictionaries().combine_chunks()
-    except (OSError, pa.ArrowException) as error:
-        line = " ".join(str(error).split())
-        raise StoreError(f"table labels does not read ({line}): see `vsa store verify`") from error
+def _pairs(rows: pa.RecordBatch) -> set[_Pair]:
+    """The runs and videos of some labels."""
     if not rows.num_rows:
         return set()
-    run, video = (rows[name].chunk(0) for name in _COLUMNS)
+    run, video = (rows.column(name) for name in _COLUMNS)
     number = run.indices.to_numpy().astype(np.int64) * len(video.dictionary)
     number += video.indices.to_numpy()
     # A video's rows lie together: few places are looked at.

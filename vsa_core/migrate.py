@@ -9,14 +9,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vsa_core.errors import StoreError
+from vsa_core.labels import SENTIMENTS, Modality, total_variation
 from vsa_core.schemas import TABLES
 from vsa_core.store import Store
 
-Convert = Callable[[pa.Table], pa.Table]
+Convert = Callable[[pa.Table, Store], pa.Table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,8 @@ class Step:
     """From one version of a table to the next.
 
     Attributes:
-        convert: the rows of the older version, as those of the next.
+        convert: the rows of the older version, as those of the next; the store has what else is
+            known, in the present version of the tables that come before in `TABLES`.
         made_anew: why the next run makes the rows again all the same; None where it does not.
     """
 
@@ -38,15 +43,44 @@ def _added(*columns: tuple[str, pa.DataType], after: str) -> Convert:
     Types are given and not looked up, because a later version may change them once more.
     """
 
-    def convert(data: pa.Table) -> pa.Table:
-        if after not in data.column_names:
-            raise StoreError(f"no column {after!r}, which its version has: was it written by vsa?")
+    def convert(data: pa.Table, _: Store) -> pa.Table:
         for name, kind in reversed(columns):
-            at = data.column_names.index(after) + 1
-            data = data.add_column(at, pa.field(name, kind), pa.nulls(data.num_rows, kind))
+            data = _put(data, after, name, pa.nulls(data.num_rows, kind))
         return data
 
     return convert
+
+
+def _put(data: pa.Table, after: str, name: str, values: pa.Array) -> pa.Table:
+    if after not in data.column_names:
+        raise StoreError(f"no column {after!r}, which its version has: was it written by vsa?")
+    return data.add_column(data.column_names.index(after) + 1, name, values)
+
+
+def _with_distance(data: pa.Table, store: Store) -> pa.Table:
+    """Labels with how far apart face and text are, by what their models said of the segments."""
+    said = {
+        m.value: np.full((data.num_rows, len(SENTIMENTS)), np.nan, np.float32)
+        for m in (Modality.FACE, Modality.TEXT)
+    }
+    columns = ["segment_id", "modality", "sentiment_probs"]
+    videos, ids = data["video_id"].unique().to_pylist(), data["segment_id"].combine_chunks()
+    for backend in pc.list_flatten(data["backends"]).unique().to_pylist():
+        part = store.part_of(backend)
+        for rows in store.scan("predictions", part=part, keys=videos, columns=columns):
+            if not rows.num_rows:
+                continue
+            probs = said.get(rows["modality"][0].as_py())
+            if probs is None:  # a model of another modality
+                break
+            known = pc.is_valid(rows["sentiment_probs"])
+            rows = rows.filter(pc.and_(known, pc.is_in(rows["segment_id"], value_set=ids)))
+            at = pc.index_in(rows["segment_id"], value_set=ids).to_numpy()
+            own = pc.list_flatten(rows["sentiment_probs"]).to_numpy()
+            probs[at] = own.reshape(len(at), len(SENTIMENTS))
+    apart = total_variation(said[Modality.FACE], said[Modality.TEXT])
+    distance = pa.array(apart, mask=np.isnan(apart))
+    return _put(data, "audio_vote", "face_text_distance", distance)
 
 
 _LOOKS_AGAIN = "a run looks again, because segments are cut and models read otherwise since"
@@ -70,13 +104,15 @@ STEPS: Mapping[tuple[str, int], Step] = {
         _added(("language", pa.string()), ("people", pa.int32()), after="text_source"),
         "a run labels anew, under a run of its own; these stay as its history",
     ),
+    ("labels", 2): Step(_with_distance),
 }
 
 
-def converted(data: pa.Table, tag: str) -> pa.Table:
+def converted(store: Store, data: pa.Table, tag: str) -> pa.Table:
     """The rows of a file of an older version, as the present one has them.
 
     Args:
+        store: it is of.
         data: all columns of its version, in order.
         tag: `<table>/<version>` as the file bears it.
 
@@ -92,7 +128,7 @@ def converted(data: pa.Table, tag: str) -> pa.Table:
         step = STEPS.get((table, number))
         if step is None:
             raise StoreError(f"no way leads from {tag} to {TABLES[table].tag}: run `vsa run` anew")
-        data = step.convert(data)
+        data = step.convert(data, store)
     return data
 
 
@@ -108,7 +144,7 @@ def migrate(store: Store) -> dict[str, list[str]]:
     """
     outdated = store.outdated()
     for table in outdated:
-        store.rewrite(table, converted)
+        store.rewrite(table, partial(converted, store))
     return outdated
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from vsa_core.errors import StoreError, UsageError
-from vsa_core.query_views import VIEWS, closed_in, open_views
+from vsa_core.query_views import VIEWS, closed_in, open_views, tables_behind, views_asked
 from vsa_core.schemas import TABLES
 from vsa_core.store import Store, StoredFile
 
@@ -97,15 +97,17 @@ def ask(store: Store, sql: str, params: Mapping[str, Any] | None = None) -> Answ
         StoreError: a file of the store does not read.
     """
     connection = closed_in()
+    asked = views_asked(connection, sql)
+    tables = tables_behind(asked or VIEWS)
     while True:
-        listed = _listing(store)
+        listed = _listing(store, tables)
         try:
-            open_views(connection, store, listed, sql)
+            open_views(connection, store, listed, asked)
             answer = _answer(connection, sql, dict(params or {}))
             return Answer(answer.schema, _then_closed(connection, answer.batches))
         except StoreError:
             # A compaction may have swapped files between listing and reading.
-            if _listing(store) == listed:
+            if _listing(store, tables) == listed:
                 raise
 
 
@@ -151,8 +153,8 @@ def shipped_query(name: str) -> ShippedQuery:
     return found[name]
 
 
-def _listing(store: Store) -> dict[str, list[StoredFile]]:
-    return {table: store.files(table) for table in TABLES}
+def _listing(store: Store, tables: Iterable[str] = TABLES) -> dict[str, list[StoredFile]]:
+    return {table: store.files(table) for table in tables}
 
 
 def _answer(connection: duckdb.DuckDBPyConnection, sql: str, params: dict[str, Any]) -> Answer:

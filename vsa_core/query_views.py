@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
@@ -77,6 +77,7 @@ SELECT h.* REPLACE (
 FROM said AS h
 LEFT JOIN decided AS d ON d.segment_id = h.segment_id
 """
+_LATEST = frozenset({"labels", "current_runs"})
 # Where DuckDB lists what there is, which does not count as a table that is asked.
 _LISTINGS = ("information_schema", "duckdb_", "pg_")
 _UNREVIEWED_LABELS = "CREATE OR REPLACE VIEW labels AS WITH {said} SELECT * FROM said"
@@ -106,32 +107,43 @@ def closed_in() -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def views_asked(connection: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str]:
+    """The views that SQL asks; none where it asks what there is, or nothing of them."""
+    try:
+        names = frozenset(name.lower() for name in connection.get_table_names(sql))
+    except duckdb.Error:  # a pivot, or wrong, which is said when it is run
+        return frozenset(view for view in VIEWS if view in sql.lower())
+    listing = any(where in sql.lower() for where in _LISTINGS)
+    return names if names <= VIEWS.keys() and not listing else frozenset()
+
+
+def tables_behind(views: Iterable[str]) -> set[str]:
+    """The tables that some views are made of."""
+    tables = {table_of(view) for view in views}
+    return tables if _LATEST.isdisjoint(views) else tables | {"labels", "runs", "reviews"}
+
+
 def open_views(
     connection: duckdb.DuckDBPyConnection,
     store: Store,
     listed: Mapping[str, list[StoredFile]],
-    sql: str | None = None,
+    asked: frozenset[str] = frozenset(),
 ) -> None:
-    """Offer `VIEWS` of some files in a DuckDB, in the place of those it offered before.
+    """Offer views of some files in a DuckDB, in the place of those it offered before.
 
     Args:
         connection: as `closed_in` makes it.
         store: whose tables.
-        listed: their files.
-        sql: what will be asked; only the views it names are made, so that little time goes by in
-            which files may be swapped. None: whatever may be asked.
+        listed: the files of every table in `tables_behind`.
+        asked: as `views_asked` tells, so that little time goes by in which files may be swapped.
+            None of them: all of `VIEWS`, whatever may be asked.
     """
-    asked = set(VIEWS) if sql is None else _named(connection, sql)
-    wanted = asked or set(VIEWS)
-    latest = wanted & {"labels", "current_runs"}
-    tables = {table_of(view) for view in wanted}
-    if latest:
-        tables |= {"labels", "runs", "reviews"}
-    for table in tables:
+    wanted = asked or frozenset(VIEWS)
+    for table in tables_behind(wanted):
         view = "label_history" if table == "labels" else table
         relation = _relation(connection, store.filesystem, table, listed[table])
         connection.execute(f"CREATE OR REPLACE VIEW {view} AS {relation}")
-    if not latest:
+    if _LATEST.isdisjoint(wanted):
         return
     runs, said = _CURRENT_RUNS, _SAID
     if asked:
@@ -143,16 +155,6 @@ def open_views(
     connection.execute(runs)
     labels = _CURRENT_LABELS if listed["reviews"] else _UNREVIEWED_LABELS
     connection.execute(labels.format(said=said))
-
-
-def _named(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
-    """The views that SQL asks; none where it asks what there is, or nothing of them."""
-    try:
-        names = {name.lower() for name in connection.get_table_names(sql)}
-    except duckdb.Error:  # a pivot, or wrong, which is said when it is run
-        return {view for view in VIEWS if view in sql.lower()}
-    listing = any(where in sql.lower() for where in _LISTINGS)
-    return names if names <= VIEWS.keys() and not listing else set()
 
 
 def _relation(

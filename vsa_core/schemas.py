@@ -308,7 +308,7 @@ def attention_column(modality: Modality) -> str:
 
 LABELS = TableSpec(
     "labels",
-    2,
+    3,
     "a segment, labelled by one run",
     "run × shard",
     pa.schema(
@@ -377,6 +377,13 @@ LABELS = TableSpec(
                     null="absent, failed, it abstains, or it never votes",
                 )
                 for m in MODALITIES
+            ),
+            _column(
+                "face_text_distance",
+                pa.float32(),
+                "How far apart the face and the text model's probabilities of the sentiment are: "
+                "total variation, 0 the same to 1 opposite.",
+                null="one of them has none",
             ),
             *(
                 _column(

@@ -1,7 +1,23 @@
 -- The most negative moments, with what is said and a link to them
 -- $limit = 20: rows at most
+WITH
+  lowest AS (  -- before links are made, for a few rows instead of all
+    SELECT
+      coalesce(confidence, 1) AS negative,  -- no probability where a human said so: certain
+      emotion,
+      origin,
+      text,
+      title,
+      start_ms,
+      segment_id,
+      video_id
+    FROM labels
+    WHERE sentiment = 'negative'
+    ORDER BY negative DESC, segment_id
+    LIMIT $limit::BIGINT
+  )
 SELECT
-  coalesce(l.confidence, 1) AS negative,  -- no probability where a human said so: certain
+  l.negative,
   l.emotion,
   l.origin,
   l.text,
@@ -12,8 +28,6 @@ SELECT
     WHEN contains(v.source_url, '?') THEN '&t='
     ELSE '?t='
   END || (l.start_ms // 1000) AS link
-FROM labels AS l
-JOIN videos AS v USING (video_id)
-WHERE l.sentiment = 'negative'
-ORDER BY negative DESC, l.segment_id
-LIMIT $limit::BIGINT
+FROM lowest AS l
+LEFT JOIN videos AS v USING (video_id)
+ORDER BY l.negative DESC, l.segment_id

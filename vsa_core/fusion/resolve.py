@@ -33,6 +33,7 @@ from vsa_core.labels import (
     SENTIMENTS,
     Agreement,
     Modality,
+    total_variation,
 )
 from vsa_core.schemas import (
     EMOTION_PROBS,
@@ -149,6 +150,12 @@ def _decisions(views: Views, opinion: Opinion, settings: Settings) -> dict[str, 
             weight = pa.array(attention, mask=np.isnan(attention))
         columns[vote_column(modality)] = vote
         columns[attention_column(modality)] = weight
+    apart = np.full(len(views), np.nan, np.float32)
+    if {Modality.FACE, Modality.TEXT} <= set(views.names):
+        seen, read = (views.names.index(m) for m in (Modality.FACE, Modality.TEXT))
+        probs = views.probs[SENTIMENT]
+        apart = total_variation(probs[:, seen], probs[:, read])
+    columns["face_text_distance"] = pa.array(apart, mask=np.isnan(apart))
     return columns
 
 

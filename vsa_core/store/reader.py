@@ -202,8 +202,18 @@ class Reader:
     def files(self, table: str) -> list[StoredFile]:
         """Every Parquet file of a table that counts, with what in it no longer does."""
         self._named(table, "")
-        found = retried(lambda: self._parts_standing(table, None))
-        return [file for now in found.values() for file in now.files]
+
+        def counting() -> list[StoredFile]:
+            found: list[StoredFile] = []
+            for listed in by_part(self._place.files(table, None)).values():
+                # Nothing can supersede what is in an only file: its footer need not be read.
+                if len(listed) == 1:
+                    found += listed
+                else:
+                    found += standing(self._place, self._footers, listed).files
+            return found
+
+        return retried(counting)
 
     def _standing(self, table: str, part: str) -> Standing:
         return standing(self._place, self._footers, self._place.files(table, part))
