@@ -257,6 +257,36 @@ def test_row_groups_a_filter_rules_out_are_not_read(tmp_path: Path) -> None:
             connection.sql("SELECT max(text) FROM rotten WHERE video_id = 'v2'").fetchall()
 
 
+def test_row_groups_that_statistics_leave_are_read_if_they_hold_what_is_asked(
+    tmp_path: Path,
+) -> None:
+    """Hashes as ids: every row group ranges from the lowest to the highest."""
+    store = small_store(tmp_path / "store")
+    [row, *_] = pq.read_table(store.root / "segments" / "v01.parquet").to_pylist()
+    many = [
+        {**row, "video_id": v, "segment_id": f"{v}-{g}-{i}", "index": i, "text": f"word {g}"}
+        for g in range(3)
+        for v in ("a", f"m{g}", "z")
+        for i in range(1 if v == f"m{g}" else 100)
+    ]
+    path = tmp_path / "part-00000001-0123abcd.parquet"
+    table = table_from_rows("segments", many)
+    pq.write_table(table, path, row_group_size=201, compression="none", write_page_checksum=True)
+    content = bytearray(path.read_bytes())
+    for word in (b"word 0", b"word 2"):
+        content[content.index(word)] ^= 1  # rotted: whoever reads this page is told
+    path.write_bytes(content)
+    file = StoredFile(str(path), "segments", "", path.name, None, len(content))
+    with duckdb.connect() as connection:
+        connection.register("rotten", TableFiles.of("segments", [file], fs.LocalFileSystem()))
+        ask = "SELECT max(text), count(*) FROM rotten WHERE video_id = '{}'"
+        assert connection.sql(ask.format("m1")).fetchall() == [("word 1", 1)]
+        assert connection.sql(ask.format("b")).fetchall() == [(None, 0)]
+        for held_by_a_rotten_one in ("m0", "m2", "a"):
+            with pytest.raises(duckdb.Error, match="CRC checksum"):
+                connection.sql(ask.format(held_by_a_rotten_one)).fetchall()
+
+
 def test_dictionaries_are_plain_text_to_whoever_asks(tmp_path: Path) -> None:
     store = small_store(tmp_path / "store")
     for view, table in (("label_history", "labels"), ("predictions", "predictions")):

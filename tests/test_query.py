@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -184,6 +185,37 @@ class TestViews:
         assert one(copied, "SELECT count(*) FROM videos") == 4
 
 
+class TestBefore:
+    """Statements whose columns are parameters of those behind them."""
+
+    def test_a_column_is_a_parameter_of_what_follows(self, made: Store) -> None:
+        sql = """
+            SELECT max(confidence) AS most FROM labels WHERE sentiment = $said;
+            SELECT count(*) AS n FROM labels WHERE confidence = $most;
+            SELECT $n::INT AS n, $most AS most
+        """
+        [found] = rows(made, sql, said="positive")
+        assert found["n"] == 1  # 0.8 of a float32 is found again as it is
+        assert found["most"] == pytest.approx(0.8)
+
+    def test_no_row_is_null(self, made: Store) -> None:
+        sql = "SELECT video_id AS v FROM videos WHERE title = 'nope'; SELECT $v::VARCHAR AS v"
+        assert rows(made, sql) == [{"v": None}]
+
+    def test_only_one_row_can_stand_for_a_value(self, made: Store) -> None:
+        endless = "SELECT range AS n FROM range(1_000_000_000_000)"
+        with pytest.raises(UsageError, match=f"{re.escape(endless)} gives more than one row"):
+            rows(made, f"{endless};\nSELECT $n")
+
+    def test_a_value_that_is_given_is_not_replaced(self, made: Store) -> None:
+        with pytest.raises(UsageError, match=r"\$n is given"):
+            rows(made, "SELECT 1 AS n; SELECT $n", n=2)
+
+    def test_what_neither_gives_is_missing(self, made: Store) -> None:
+        with pytest.raises(UsageError, match=r"value for \$n: --param n=VALUE"):
+            rows(made, "SELECT 1 AS m; SELECT $n")
+
+
 class TestLock:
     """Nothing but the views can be read, and nothing written."""
 
@@ -207,7 +239,6 @@ class TestLock:
             "EXPORT DATABASE '{dir}/out'",
             "CALL enable_logging(storage = 'file', storage_config = {{'path': '{dir}/log'}})",
             "VACUUM",
-            "SELECT 1; SELECT 2",
             "SELECT 1; COPY videos TO '{dir}/out.csv'",
             "",
             "-- nothing",
@@ -340,6 +371,7 @@ class TestShipped:
         assert [row["score"] for row in found] == pytest.approx([0.75, -1.0, -0.65])
         assert found[1]["running_mean"] == pytest.approx((0.75 - 1 - 0.65) / 3)
         assert [r["at"] for r in shipped(made, "sentiment_over_time", video="Video 2")] == ["0:01"]
+        assert shipped(made, "sentiment_over_time", video="v02")[0]["title"] == "Video 2"
         assert shipped(made, "sentiment_over_time", video="nope") == []
 
     def test_by_channel_and_week(self, made: Store) -> None:

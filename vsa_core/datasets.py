@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as fs
 
@@ -23,6 +24,8 @@ _REPEATED = frozenset(
         "audio_vote", "model_id", "config_id",
     }
 )  # fmt: skip
+# A filter that leaves this share of a row group or more is not held against the others first.
+_FEW = 0.01
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -60,15 +63,41 @@ class TableFiles(ds.FileSystemDataset):
         left_by = options.get("filter")
         if left_by is None:
             return super().scanner(**options)
-        fragments = []
+        small, groups = [], []
         for fragment, twin, large in zip(
             self.get_fragments(), self._twins, self._large, strict=True
         ):
             if not large:  # one row group, and one more look at it to leave it out
-                fragments.append(fragment)
+                small.append(fragment)
                 continue
-            groups = twin.subset(filter=left_by, schema=self._plain).row_groups
-            if groups:
-                fragments.append(fragment.subset(row_group_ids=[group.id for group in groups]))
-        left = ds.FileSystemDataset(fragments, self.schema, self.format, self.filesystem)
-        return left.scanner(**options)
+            for group in twin.subset(filter=left_by, schema=self._plain).row_groups:
+                groups.append(fragment.subset(row_group_ids=[group.id]))
+        return self._only([*small, *self._holding(groups, left_by)]).scanner(**options)
+
+    def _holding(
+        self, groups: list[ds.ParquetFileFragment], left_by: pc.Expression
+    ) -> list[ds.ParquetFileFragment]:
+        """Those of some row groups that hold rows a filter leaves, where it leaves few.
+
+        Ids are hashes, which statistics rule out of next to nothing. The filter's own columns are
+        a small part of what is asked, so they are read first.
+        """
+        if len(groups) < 2 or self._left(groups[0], left_by) > _FEW * groups[0].count_rows():
+            return groups
+        holding = {
+            _place(batch.fragment)
+            for batch in self._only(groups).scanner(columns=[], filter=left_by).scan_batches()
+            if batch.record_batch.num_rows
+        }
+        return [group for group in groups if _place(group) in holding]
+
+    def _left(self, group: ds.ParquetFileFragment, left_by: pc.Expression) -> int:
+        rows: int = self._only([group]).scanner(columns=[], filter=left_by).count_rows()
+        return rows
+
+    def _only(self, fragments: list[ds.ParquetFileFragment]) -> ds.FileSystemDataset:
+        return ds.FileSystemDataset(fragments, self.schema, self.format, self.filesystem)
+
+
+def _place(group: ds.ParquetFileFragment) -> tuple[str, int]:
+    return group.path, group.row_groups[0].id

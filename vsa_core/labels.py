@@ -103,9 +103,7 @@ def sentiment_from_emotion(emotion_probs: NDArray[np.floating]) -> NDArray[np.fl
     return probs
 
 
-def total_variation(
-    one: NDArray[np.floating], other: NDArray[np.floating]
-) -> NDArray[np.float32]:
+def total_variation(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float32]:
     """How far apart two sets of probabilities are: half the sum of their differences.
 
     Args:

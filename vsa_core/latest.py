@@ -46,7 +46,7 @@ def latest_labels(store: Store, files: Sequence[StoredFile]) -> Latest:
         for table in store.scan("runs", columns=["run_id", "finished_at"])
         for row in table.to_pylist()
     }
-    held: dict[str, set[_Pair]] = {file.path: set() for file in files}
+    held: dict[str, dict[_Pair, None]] = {file.path: {} for file in files}
     try:
         scanner = TableFiles.of("labels", files, store.filesystem).scanner(columns=_COLUMNS)
         for tagged in scanner.scan_batches():
@@ -57,35 +57,33 @@ def latest_labels(store: Store, files: Sequence[StoredFile]) -> Latest:
     current = _current(held.values(), finished)
     whole, mixed = [], []
     for file in files:
-        own = held[file.path]
-        ours = own & current
-        if ours == own:
+        ours = sum(current.get(video) == run for run, video in held[file.path])
+        if ours and ours == len(held[file.path]):
             whole.append(file)
         elif ours:
             mixed.append(file)
-    pairs = sorted((video, run) for run, video in current)
-    columns = {name: [pair[at] for pair in pairs] for at, name in enumerate(("video_id", "run_id"))}
+    columns = {"video_id": list(current), "run_id": list(current.values())}
     text = pa.schema([(name, pa.string()) for name in columns])
     return Latest(whole, mixed, pa.table(columns, schema=text))
 
 
-def _current(held: Iterable[set[_Pair]], finished: Mapping[str, datetime]) -> set[_Pair]:
+def _current(held: Iterable[Iterable[_Pair]], finished: Mapping[str, datetime]) -> dict[str, str]:
+    """Of each labelled video the run that finished last."""
     latest: dict[str, tuple[datetime, str]] = {}
     for run, video in (pair for own in held for pair in own):
         if run in finished:
             when = finished[run], run
             latest[video] = max(latest.get(video, when), when)
-    return {(run, video) for video, (_, run) in latest.items()}
+    return {video: run for video, (_, run) in latest.items()}
 
 
-def _pairs(rows: pa.RecordBatch) -> set[_Pair]:
-    """The runs and videos of some labels."""
-    if not rows.num_rows:
-        return set()
+def _pairs(rows: pa.RecordBatch) -> dict[_Pair, None]:
+    """The runs and videos of some labels, each once."""
     run, video = (rows.column(name) for name in _COLUMNS)
-    number = run.indices.to_numpy().astype(np.int64) * len(video.dictionary)
-    number += video.indices.to_numpy()
-    # A video's rows lie together: few places are looked at.
-    number = np.unique(number[np.flatnonzero(np.diff(number, prepend=-1))])
     runs, videos = run.dictionary.to_pylist(), video.dictionary.to_pylist()
-    return {(runs[n // len(videos)], videos[n % len(videos)]) for n in number.tolist()}
+    of_run, of_video = run.indices.to_numpy(), video.indices.to_numpy()
+    # A video's rows lie together: few places are looked at.
+    new = np.ones(rows.num_rows, np.bool_)
+    new[1:] = (of_run[1:] != of_run[:-1]) | (of_video[1:] != of_video[:-1])
+    own = zip(of_run[new].tolist(), of_video[new].tolist(), strict=True)
+    return {(runs[r], videos[v]): None for r, v in own}

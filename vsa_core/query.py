@@ -85,15 +85,20 @@ class ShippedQuery:
 
 
 def ask(store: Store, sql: str, params: Mapping[str, Any] | None = None) -> Answer:
-    """The answer of a store to one SELECT statement over `VIEWS`.
+    """The answer of a store to a SELECT statement over `VIEWS`.
+
+    Others may stand before it, with `;` between: each gives one row (or none, which is null), and
+    its columns are parameters of those behind it. A value that is known before a table is read
+    spares most of the reading, which one that a join finds does not.
 
     Args:
         store: where to look.
-        sql: one statement; `$name` takes a value of `params`.
-        params: values by name; one the statement does not use is refused.
+        sql: the statements; `$name` takes a value of `params`, or of a column by that name.
+        params: values by name; one that no statement uses is refused.
 
     Raises:
-        UsageError: not one reading statement, a parameter too many or too few, wrong SQL.
+        UsageError: not reading statements, a parameter too many or too few, wrong SQL, more than
+            one row where one is needed.
         StoreError: a file of the store does not read.
     """
     connection = closed_in()
@@ -160,27 +165,55 @@ def _listing(store: Store, tables: Iterable[str] = TABLES) -> dict[str, list[Sto
 def _answer(connection: duckdb.DuckDBPyConnection, sql: str, params: dict[str, Any]) -> Answer:
     try:
         statements = connection.extract_statements(sql)
-        kinds = [str(statement.type).rpartition(".")[2] for statement in statements]
-        if len(kinds) != 1 or kinds[0] not in _READING:
-            raise UsageError(
-                f"a query is one SELECT statement, not {' and '.join(kinds) or 'nothing'}: "
-                "the store is only read here"
-            )
-        known = statements[0].named_parameters
+        if not statements:
+            raise UsageError("a query is a SELECT statement, not nothing")
+        for statement in statements:
+            kind = str(statement.type).rpartition(".")[2]
+            if kind not in _READING:
+                raise UsageError(
+                    f"a query is a SELECT statement, not {kind}: the store is only read here"
+                )
+        known = set().union(*(statement.named_parameters for statement in statements))
         if unknown := sorted(params.keys() - known):
             raise UsageError(f"the query has no parameter {', '.join(f'${n}' for n in unknown)}")
-        if missing := sorted(known - params.keys()):
-            raise UsageError(
-                f"the query needs a value for {', '.join(f'${n}' for n in missing)}: "
-                f"--param {missing[0]}=VALUE"
-            )
-        relation = connection.sql(sql, params=params) if params else connection.sql(sql)
-        reader = relation.to_arrow_reader(_BATCH_ROWS)
-        schema = _unique_names(reader.schema)
-        first = next(reader, None)
+        for statement in statements[:-1]:
+            found = _one_row(_read(connection, statement, params), statement.query)
+            if twice := sorted(found.keys() & params.keys()):
+                raise UsageError(f"${twice[0]} is given, and a statement has a column of that name")
+            params = {**params, **found}
+        return _read(connection, statements[-1], params)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise _said_plainly(error) from error
-    return Answer(schema, _batches(reader, schema, first))
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection, statement: Any, params: Mapping[str, Any]
+) -> Answer:
+    known = statement.named_parameters
+    if missing := sorted(known - params.keys()):
+        raise UsageError(
+            f"the query needs a value for {', '.join(f'${n}' for n in missing)}: "
+            f"--param {missing[0]}=VALUE"
+        )
+    own = {name: params[name] for name in known}
+    relation = (
+        connection.sql(statement.query, params=own) if own else connection.sql(statement.query)
+    )
+    reader = relation.to_arrow_reader(_BATCH_ROWS)
+    schema = _unique_names(reader.schema)
+    return Answer(schema, _batches(reader, schema, next(reader, None)))
+
+
+def _one_row(answer: Answer, sql: str) -> dict[str, Any]:
+    """The values of a statement's only row by column; nulls where it has no row."""
+    several = (row for batch in answer.batches for row in batch.slice(0, 2).to_pylist())
+    rows = list(itertools.islice(several, 2))
+    if len(rows) > 1:
+        raise UsageError(
+            f"{' '.join(sql.split()).rstrip(';')} gives more than one row, and its columns are "
+            "parameters of what follows: add LIMIT 1"
+        )
+    return rows[0] if rows else dict.fromkeys(answer.schema.names)
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:

@@ -110,7 +110,11 @@ def closed_in() -> duckdb.DuckDBPyConnection:
 def views_asked(connection: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str]:
     """The views that SQL asks; none where it asks what there is, or nothing of them."""
     try:
-        names = frozenset(name.lower() for name in connection.get_table_names(sql))
+        names = frozenset(
+            name.lower()
+            for statement in connection.extract_statements(sql)
+            for name in connection.get_table_names(statement.query)
+        )
     except duckdb.Error:  # a pivot, or wrong, which is said when it is run
         return frozenset(view for view in VIEWS if view in sql.lower())
     listing = any(where in sql.lower() for where in _LISTINGS)

@@ -1,14 +1,13 @@
 -- Sentiment through one video, segment by segment, with its running mean over five segments
 -- $video: id or title of a video (else the one with most segments)
+SELECT video_id AS chosen
+FROM labels
+WHERE $video::VARCHAR IS NULL OR video_id = $video::VARCHAR OR title = $video::VARCHAR
+GROUP BY video_id
+ORDER BY count(*) DESC, video_id
+LIMIT 1;
+
 WITH
-  chosen AS (
-    SELECT video_id
-    FROM labels
-    WHERE $video::VARCHAR IS NULL OR video_id = $video::VARCHAR OR title = $video::VARCHAR
-    GROUP BY video_id
-    ORDER BY count(*) DESC, video_id
-    LIMIT 1
-  ),
   scored AS (
     SELECT
       *,
@@ -19,7 +18,7 @@ WITH
         WHEN sentiment = 'neutral' THEN 0
       END::DOUBLE AS score
     FROM labels
-    SEMI JOIN chosen USING (video_id)
+    WHERE video_id = $chosen::VARCHAR
   )
 SELECT
   printf('%d:%02d', start_ms // 60000, start_ms // 1000 % 60) AS at,
