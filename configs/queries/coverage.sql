@@ -18,10 +18,13 @@ WITH
     GROUP BY video_id
   ),
   looked AS (  -- a model looks at all segments of a video, or at none
-    SELECT video_id, modality, backend, count(*) AS n
+    SELECT
+      video_id,
+      backend,
+      any_value(modality) AS modality,
+      count(*) FILTER (status = 'ok') AS n  -- not WHERE: Arrow would copy every row that is left
     FROM predictions
-    WHERE status = 'ok'
-    GROUP BY ALL
+    GROUP BY video_id, backend
   ),
   present AS (
     SELECT
