@@ -25,8 +25,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from vsa_core.config import cache_dir
 from vsa_core.errors import VsaError
+from vsa_core.folders import cache_dir
 
 _START_LIMIT_S = 180.0
 _DATABASE = "prefect.db"

@@ -11,7 +11,7 @@ from prefect import task
 
 from tasks.policies import STAGE
 from tasks.reports import Progress
-from vsa_core.config import cache_dir
+from vsa_core.folders import cache_dir
 from vsa_core.progress import LISTENER
 from vsa_core.store import Store
 from vsa_core.supervised.choosing import chosen_recipe, note_sets, sets_of_meld, sets_of_segments

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from vsa_core.channels import load_channels
-from vsa_core.config import Filters, configs_dir, load_config
+from vsa_core.config import Filters, load_config
 from vsa_core.errors import ConfigError
+from vsa_core.folders import configs_dir
 
 
 def written(tmp_path: Path, text: str) -> Path:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vsa_core.errors import ConfigError
+from vsa_core.folders import configs_dir
 from vsa_core.labels import Modality
 from vsa_core.language import tag_of
 
@@ -273,21 +273,9 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def configs_dir() -> Path:
-    """The folder of profiles and queries: inside an installed package, else in the checkout."""
-    inside = Path(__file__).resolve().parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "configs"
-
-
 def profiles() -> list[str]:
     """Names of the profiles that exist."""
     return sorted(path.stem for path in (configs_dir() / "profiles").glob("*.yaml"))
-
-
-def cache_dir() -> Path:
-    """Where fetched weights lie: $VSA_CACHE_DIR, else the platform's user cache folder."""
-    override = os.environ.get("VSA_CACHE_DIR")
-    return Path(override) if override else user_cache_path("vsa", appauthor=False)
 
 
 def hub_endpoint() -> str:
@@ -298,20 +286,6 @@ def hub_endpoint() -> str:
 def hub_token() -> str | None:
     """The user's access token, $HF_TOKEN; it goes to `hub_endpoint` and nowhere else."""
     return os.environ.get("HF_TOKEN") or None
-
-
-def hub_caches() -> tuple[Path, Path]:
-    """Folders in the hub's layout in the order they are looked at: vsa's own, and the user's.
-
-    The user's is where Hugging Face's libraries keep what they fetched: $HF_HUB_CACHE, else `hub`
-    in $HF_HOME, else in `huggingface` in the user's cache folder.
-    """
-    if (chosen := os.environ.get("HF_HUB_CACHE")) is not None:
-        return cache_dir() / "hub", Path(chosen).expanduser()
-    if (home := os.environ.get("HF_HOME")) is not None:
-        return cache_dir() / "hub", Path(home).expanduser() / "hub"
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache_dir() / "hub", caches / "huggingface" / "hub"
 
 
 def load_config(path: Path | None = None, profile: str | None = None) -> Settings:

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from vsa_core.errors import StoreError, UsageError
+from vsa_core.folders import configs_dir
 from vsa_core.query_views import VIEWS, closed_in, open_views, tables_behind, views_asked
 from vsa_core.schemas import TABLES
 from vsa_core.store import Store, StoredFile
@@ -103,7 +104,7 @@ def ask(store: Store, sql: str, params: Mapping[str, Any] | None = None) -> Answ
     """
     connection = closed_in()
     asked = views_asked(connection, sql)
-    tables = tables_behind(asked or VIEWS)
+    tables = tables_behind(asked)
     while True:
         listed = _listing(store, tables)
         try:
@@ -141,8 +142,6 @@ def look(store: Store, work: Callable[[Callable[[str], list[dict[str, Any]]]], _
 
 def shipped() -> list[ShippedQuery]:
     """The queries of configs/queries, by name."""
-    from vsa_core.config import configs_dir  # with pydantic and YAML, which few questions need
-
     return [_shipped_query(path) for path in sorted((configs_dir() / "queries").glob("*.sql"))]
 
 

@@ -39,27 +39,16 @@ VIEWS: Mapping[str, str] = {
     "utterances": "Every utterance of a corpus that people labelled.",
 }
 
-# What `labels` is. The join of every label with the runs is what takes the time; where labels are
-# asked, `latest_labels` has done it before. It reads their files, which may not read: a question
-# about what views there are does without.
-_CURRENT_RUNS = """
-CREATE OR REPLACE VIEW current_runs AS
-SELECT h.video_id, arg_max(h.run_id, (r.finished_at, r.run_id)) AS run_id
-FROM (SELECT DISTINCT video_id, run_id FROM label_history) AS h JOIN runs AS r USING (run_id)
-GROUP BY h.video_id
-"""
-_CURRENT_RUNS_KNOWN = "CREATE OR REPLACE VIEW current_runs AS SELECT * FROM _current_runs"
-_SAID = "said AS (SELECT * FROM label_history SEMI JOIN current_runs USING (video_id, run_id))"
-_SAID_KNOWN = """
-  said AS (
+# What `labels` is. `latest_labels` tells which rows are current before DuckDB sees one: the join of
+# every label with the runs would take longer than most questions.
+_SAID = """said AS (
     SELECT * FROM _labels_whole
     UNION ALL SELECT * FROM _labels_mixed SEMI JOIN current_runs USING (video_id, run_id)
-  )
-"""
-_CURRENT_LABELS = """
+  )"""
+_CURRENT_LABELS = f"""
 CREATE OR REPLACE VIEW labels AS
 WITH
-  {said},
+  {_SAID},
   decided AS (  -- a null in a review leaves what was there: an older review's word, or the model's
     SELECT
       segment_id,
@@ -77,10 +66,10 @@ SELECT h.* REPLACE (
 FROM said AS h
 LEFT JOIN decided AS d ON d.segment_id = h.segment_id
 """
+_UNREVIEWED_LABELS = f"CREATE OR REPLACE VIEW labels AS WITH {_SAID} SELECT * FROM said"
 _LATEST = frozenset({"labels", "current_runs"})
 # Where DuckDB lists what there is, which does not count as a table that is asked.
 _LISTINGS = ("information_schema", "duckdb_", "pg_")
-_UNREVIEWED_LABELS = "CREATE OR REPLACE VIEW labels AS WITH {said} SELECT * FROM said"
 
 
 def table_of(view: str) -> str:
@@ -108,7 +97,7 @@ def closed_in() -> duckdb.DuckDBPyConnection:
 
 
 def views_asked(connection: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str]:
-    """The views that SQL asks; none where it asks what there is, or nothing of them."""
+    """The views that SQL asks; all of them where it asks what there is, or nothing of them."""
     try:
         names = frozenset(
             name.lower()
@@ -116,9 +105,9 @@ def views_asked(connection: duckdb.DuckDBPyConnection, sql: str) -> frozenset[st
             for name in connection.get_table_names(statement.query)
         )
     except duckdb.Error:  # a pivot, or wrong, which is said when it is run
-        return frozenset(view for view in VIEWS if view in sql.lower())
+        return frozenset(view for view in VIEWS if view in sql.lower()) or frozenset(VIEWS)
     listing = any(where in sql.lower() for where in _LISTINGS)
-    return names if names <= VIEWS.keys() and not listing else frozenset()
+    return names if names and names <= VIEWS.keys() and not listing else frozenset(VIEWS)
 
 
 def tables_behind(views: Iterable[str]) -> set[str]:
@@ -131,7 +120,7 @@ def open_views(
     connection: duckdb.DuckDBPyConnection,
     store: Store,
     listed: Mapping[str, list[StoredFile]],
-    asked: frozenset[str] = frozenset(),
+    views: Iterable[str] = VIEWS,
 ) -> None:
     """Offer views of some files in a DuckDB, in the place of those it offered before.
 
@@ -139,26 +128,24 @@ def open_views(
         connection: as `closed_in` makes it.
         store: whose tables.
         listed: the files of every table in `tables_behind`.
-        asked: as `views_asked` tells, so that little time goes by in which files may be swapped.
-            None of them: all of `VIEWS`, whatever may be asked.
+        views: which of `VIEWS`; the fewer, the less time in which files may be swapped.
+
+    Raises:
+        StoreError: a file of `labels` or `runs` does not read.
     """
-    wanted = asked or frozenset(VIEWS)
-    for table in tables_behind(wanted):
+    for table in tables_behind(views):
         view = "label_history" if table == "labels" else table
         relation = _relation(connection, store.filesystem, table, listed[table])
         connection.execute(f"CREATE OR REPLACE VIEW {view} AS {relation}")
-    if _LATEST.isdisjoint(wanted):
+    if _LATEST.isdisjoint(views):
         return
-    runs, said = _CURRENT_RUNS, _SAID
-    if asked:
-        known = latest_labels(store, listed["labels"])
-        _register(connection, "_labels_whole", "labels", known.whole, store.filesystem)
-        _register(connection, "_labels_mixed", "labels", known.mixed, store.filesystem)
-        connection.register("_current_runs", known.pairs)
-        runs, said = _CURRENT_RUNS_KNOWN, _SAID_KNOWN
-    connection.execute(runs)
+    known = latest_labels(store, listed["labels"])
+    _register(connection, "_labels_whole", "labels", known.whole, store.filesystem)
+    _register(connection, "_labels_mixed", "labels", known.mixed, store.filesystem)
+    connection.register("_current_runs", known.pairs)
+    connection.execute("CREATE OR REPLACE VIEW current_runs AS SELECT * FROM _current_runs")
     labels = _CURRENT_LABELS if listed["reviews"] else _UNREVIEWED_LABELS
-    connection.execute(labels.format(said=said))
+    connection.execute(labels)
 
 
 def _relation(

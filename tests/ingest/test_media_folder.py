@@ -9,8 +9,8 @@ import pytest
 
 from tests.ingest.conftest import settings_of
 from vsa_core.archive import AD_HOC, Attempt, State, record
-from vsa_core.config import cache_dir
 from vsa_core.errors import StoreError
+from vsa_core.folders import cache_dir
 from vsa_core.ingest.listing import Item
 from vsa_core.ingest.media_folder import claimed, evict, make_room, media_folder
 from vsa_core.store import Store

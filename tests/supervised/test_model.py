@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, HubertModel, Wav2Vec2Model, WavL
 
 from tests.small_supervised import NEEDS_GPU, wave
 from vsa_core.backends.text_minilm import encoder_folder
-from vsa_core.config import configs_dir
+from vsa_core.folders import configs_dir
 from vsa_core.labels import EMOTIONS, SENTIMENTS
 from vsa_core.supervised.batch import Batch
 from vsa_core.supervised.encoders import (

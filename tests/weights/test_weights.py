@@ -19,8 +19,9 @@ import pytest
 from tests.weights.hub_server import COMMIT, CONFIG, VOCAB, git_blob, sha256
 from vsa_core import weights
 from vsa_core.backends import BACKENDS
-from vsa_core.config import NamedModel, Settings, Transcripts, hub_caches, load_config
+from vsa_core.config import NamedModel, Settings, Transcripts, load_config
 from vsa_core.errors import BackendError, UsageError
+from vsa_core.folders import hub_caches
 from vsa_core.labels import Modality
 from vsa_core.registry import Registry
 from vsa_core.transcripts.asr import TRANSCRIBERS

@@ -210,11 +210,14 @@ def _query(verbs: Any) -> None:
         "ask a store in SQL",
         "Ask a store in SQL (DuckDB's), read-only. The views are videos, transcripts, segments, "
         "predictions, embeddings, faces, labels (the current ones; human wins), label_history, "
-        "current_runs, reviews and runs; DESCRIBE labels lists columns.",
+        "current_runs, reviews, runs, attempts, promotions and utterances; DESCRIBE labels lists "
+        "columns. Of several SELECTs, with ; "
+        "between, the last one answers; each other gives one row, whose columns are $parameters of "
+        "those behind it.",
         'vsa query "SELECT sentiment, count(*) FROM labels GROUP BY ALL" -o counts.csv',
     )
     query.add_argument(
-        "sql", metavar="SQL", nargs="?", help="one SELECT, or @NAME of a shipped query"
+        "sql", metavar="SQL", nargs="?", help="a SELECT, or @NAME of a shipped query"
     )
     query.add_argument("--list", action="store_true", help="list the shipped queries")
     query.add_argument(

@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from vsa_core.config import cache_dir, load_config
+    from vsa_core.config import load_config
+    from vsa_core.folders import cache_dir
     from vsa_core.weights import look, needed
     from vsa_core.weights.catalogue import WEIGHTS
     from vsa_core.weights.hashes import Remembered
@@ -197,7 +198,7 @@ def pull_missing(settings: Settings) -> None:
     Raises:
         BackendError: something is missing and cannot be fetched; it says where to put it by hand.
     """
-    from vsa_core.config import cache_dir
+    from vsa_core.folders import cache_dir
     from vsa_core.weights import ALTERED, MISSING, look, needed
     from vsa_core.weights.hashes import Remembered
 

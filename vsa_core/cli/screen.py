@@ -43,8 +43,6 @@ def cell(value: Any) -> str:
 
 def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Rows under their column names; long text is cut to fit where `out` is a terminal."""
-    from rich.cells import cell_len
-
     rest = iter(rows)
     first = list(itertools.islice(rest, _MEASURED_ROWS))
     numeric = [
@@ -53,8 +51,7 @@ def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any
     ]
     texts = [[cell(value) for value in row] for row in first]
     widths = [
-        max([cell_len(name), *(cell_len(row[i]) for row in texts)])
-        for i, name in enumerate(columns)
+        max([_cells(name), *(_cells(row[i]) for row in texts)]) for i, name in enumerate(columns)
     ]
     if out.isatty():
         texts.extend([cell(value) for value in row] for row in rest)
@@ -72,10 +69,17 @@ def write_json(out: TextIO, value: Any) -> None:
 
 
 def _padded(text: str, width: int, right: bool) -> str:
+    space = " " * (width - _cells(text))
+    return space + text if right else text + space
+
+
+def _cells(text: str) -> int:
+    """How wide text stands on a screen."""
+    if text.isascii():
+        return len(text)
     from rich.cells import cell_len
 
-    space = " " * (width - cell_len(text))
-    return space + text if right else text + space
+    return cell_len(text)
 
 
 def _write_screen(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Train, score, package, and say what came of it."""
-    from vsa_core.config import cache_dir
     from vsa_core.errors import UsageError
+    from vsa_core.folders import cache_dir
     from vsa_core.supervised.choosing import (
         chosen_recipe,
         note_sets,

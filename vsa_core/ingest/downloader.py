@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from vsa_core.config import Settings, cache_dir
+from vsa_core.config import Settings
 from vsa_core.errors import ConfigError
+from vsa_core.folders import cache_dir
 from vsa_core.ingest.guard import Watch
 from vsa_core.ingest.network import GuardedRH
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vsa_core.config import Settings, cache_dir
+from vsa_core.config import Settings
 from vsa_core.errors import StoreError
+from vsa_core.folders import cache_dir
 from vsa_core.store import Store
 
 _GIGABYTE = 1_000_000_000

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from vsa_core.config import configs_dir
 from vsa_core.errors import UsageError
+from vsa_core.folders import configs_dir
 from vsa_core.forget.trainings import note_training
 from vsa_core.query import ask
 from vsa_core.store import Store

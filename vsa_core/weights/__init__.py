@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsa_core.config import NamedModel, Settings, cache_dir, hub_caches
+from vsa_core.config import NamedModel, Settings
 from vsa_core.errors import BackendError, UsageError
+from vsa_core.folders import cache_dir, hub_caches
 from vsa_core.weights import hub
 from vsa_core.weights.catalogue import HUB, WEIGHTS, Weights
 from vsa_core.weights.hashes import digest as digest  # what backends make their ids of

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vsa_core.config import cache_dir, hub_caches, hub_endpoint
+from vsa_core.config import hub_endpoint
 from vsa_core.errors import BackendError
+from vsa_core.folders import cache_dir, hub_caches
 from vsa_core.weights import (
     ALTERED,
     PRESENT,

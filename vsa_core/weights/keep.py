@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from vsa_core.config import cache_dir, hub_caches
 from vsa_core.errors import BackendError
+from vsa_core.folders import cache_dir, hub_caches
 from vsa_core.weights import (
     Manifest,
     hub,
