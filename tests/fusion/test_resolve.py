@@ -123,6 +123,16 @@ class TestWithoutLearning:
         assert row["audio_attention"] == 0
         assert row["model_id"] == "late-mean"
 
+    def test_how_far_face_and_text_are_apart(self, tmp_path: Path) -> None:
+        rows = segments({TEXT: (POS, JOY), FACE: (NEG, ANGER)}, {TEXT: (POS, JOY)}, {})
+        apart, alone, absent = labels(tmp_path / "all", rows)
+        assert apart["face_text_distance"] == pytest.approx(0.7)  # (0.7 + 0.1 + 0.6) / 2
+        assert alone["face_text_distance"] is absent["face_text_distance"] is None
+        faceless = segments({TEXT: (POS, JOY)})
+        del faceless.views[FACE]
+        (row,) = labels(tmp_path / "faceless", faceless)
+        assert row["face_text_distance"] is None
+
     def test_nothing_votes(self, tmp_path: Path) -> None:
         heard, silent = [
             labels(tmp_path / str(audio), segments({}, audio=audio))[0] for audio in (True, False)
