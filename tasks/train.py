@@ -11,7 +11,7 @@ from prefect import task
 
 from tasks.policies import STAGE
 from tasks.reports import Progress
-from vsa_core.folders import cache_dir
+from vsa_core.folders import features_dir
 from vsa_core.progress import LISTENER
 from vsa_core.store import Store
 from vsa_core.supervised.choosing import chosen_recipe, note_sets, sets_of_meld, sets_of_segments
@@ -75,7 +75,7 @@ def _trained(data: _Data, store: Store, out: Path, options: dict[str, Any]) -> d
     else:
         rows = sets_of_segments(store, data, recipe.seed)
     about = {"data": data, "store": store.location}
-    features = cache_dir() / "features"
+    features = features_dir()
     note_sets(store, rows, out, features, paths["init"])
     found = fit(recipe, rows, out, features=features, about=about, init=paths["init"])
     if rows.get("test"):

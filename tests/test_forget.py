@@ -31,6 +31,7 @@ from tests.small_person import (
 )
 from tests.small_s3 import small_s3
 from vsa_core.errors import StoreError, UsageError
+from vsa_core.folders import features_dir
 from vsa_core.forget import forgotten, returned, unfinished
 from vsa_core.forget.plan import count, plan, rows_of
 from vsa_core.forget.remove import Proof, prove, remove
@@ -167,6 +168,21 @@ def test_models_can_be_kept_and_that_is_said(world: World) -> None:
     assert proof.clean
     assert world.model in world.store.folders("models")
     assert {path.split("/")[1] for path in found_in(world.store.root, ANNA)} == {world.model}
+
+
+def test_what_was_decoded_to_hold_a_model_against_it_goes(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VSA_CACHE_DIR", str(tmp_path / "cache"))
+    files = {row["video_id"]: row["media_path"] for row in rows_of(
+        world.store, "videos", ("media_path", "video_id"))}  # fmt: skip
+    decoded, bens = (features_of(features_dir(), Path(files[of])) for of in (ANNA, BEN))
+    for folder in (decoded, bens):
+        folder.mkdir(parents=True)
+        (folder / "0.safetensors").write_bytes(b"pictures")
+    assert forget(world, ANNA).clean
+    assert not decoded.exists()
+    assert bens.exists()
 
 
 def test_what_was_trained_outside_the_store_is_named_and_what_it_decoded_goes(

@@ -20,6 +20,11 @@ def cache_dir() -> Path:
     return Path(override) if override else user_cache_path("vsa", appauthor=False)
 
 
+def features_dir() -> Path:
+    """Where pictures and sounds lie that were decoded for supervised models."""
+    return cache_dir() / "features"
+
+
 def hub_caches() -> tuple[Path, Path]:
     """Folders in the hub's layout in the order they are looked at: vsa's own, and the user's.
 

@@ -57,6 +57,7 @@ def _args(model: Path, **changed: Any) -> argparse.Namespace:
         "formats": ",".join(FORMS),
         "sparsity": 0.5,
         "truth_from": None,
+        "features": model.parent / "features",
         "split": "test",
         "json": False,
     }

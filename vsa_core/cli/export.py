@@ -109,12 +109,14 @@ def _evaluation(args: argparse.Namespace, recipe: Recipe) -> Callable[[Forward],
     import numpy as np
     import torch
 
+    from vsa_core.folders import features_dir
     from vsa_core.supervised.dataset import UtteranceDataset
     from vsa_core.supervised.features import FeatureCache
     from vsa_core.supervised.train import Opinions, batches_of
 
     utterances = _labelled(args.truth_from, args.split)
-    cache = FeatureCache(Path(args.out) / "features", recipe.encoders.video, recipe.encoders.audio)
+    features = args.features or features_dir()
+    cache = FeatureCache(features, recipe.encoders.video, recipe.encoders.audio)
     data = UtteranceDataset(utterances, recipe, cache, train=False)
     rows = list(range(len(data)))
     size = recipe.schedule.batch_size

@@ -129,12 +129,7 @@ def _train(verbs: Any) -> None:
             choices=("tensorboard", "wandb", "mlflow", "none"),
             help="where it is told of; may be repeated (default: tensorboard)",
         )
-        action.add_argument(
-            "--features",
-            type=Path,
-            metavar="DIR",
-            help="folder of decoded pictures and sounds (default: in the cache folder)",
-        )
+        _features(action)
         action.add_argument(
             "--workers",
             type=count,
@@ -143,6 +138,15 @@ def _train(verbs: Any) -> None:
             help="processes that read ahead (default: none)",
         )
         action.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _features(action: Any) -> None:
+    action.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="folder of decoded pictures and sounds (default: in the cache folder)",
+    )
 
 
 def _evaluate(verbs: Any) -> None:
@@ -213,9 +217,10 @@ def _export(verbs: Any) -> None:
         "--truth-from",
         type=Path,
         metavar="DIR",
-        help="MELD's folder, for F1 of each form",
+        help="MELD's folder or a store that holds it, for F1 of each form",
     )
     export.add_argument("--split", choices=_SPLITS, default="test", help="of it (default: test)")
+    _features(export)
     export.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace) -> int:
     """Train, score, package, and say what came of it."""
     from vsa_core.errors import UsageError
-    from vsa_core.folders import cache_dir
+    from vsa_core.folders import features_dir
     from vsa_core.supervised.choosing import (
         chosen_recipe,
         note_sets,
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         args.recipe, init=args.init, text_only=args.text_only, epochs=args.epochs, seed=args.seed
     )
     given: dict[str, Any] = {
-        "features": args.features or cache_dir() / "features",
+        "features": args.features or features_dir(),
         "journals": [name for name in args.journal or ["tensorboard"] if name != "none"],
         "workers": args.workers,
     }

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vsa_core.errors import StoreError, UsageError
+from vsa_core.folders import features_dir
 from vsa_core.forget import read_journal
 from vsa_core.forget.traces import Needles
 from vsa_core.forget.trainings import NotedTraining, trained_on
@@ -318,7 +319,7 @@ def _downloads(
 def _features(files: Iterable[str], trained: Iterable[NotedTraining]) -> list[str]:
     """Folders of what was decoded of some media files, on this machine."""
     host = socket.gethostname()
-    roots = {Path(one.features) for one in trained if one.host == host}
+    roots = {Path(one.features) for one in trained if one.host == host} | {features_dir()}
     folders = (features_of(root, Path(file)) for root in sorted(roots) for file in files)
     return [str(folder) for folder in folders if folder.exists()]
 
