@@ -97,7 +97,7 @@ def test_prepare_train_resume_evaluate_export_predict(place: Path, sample_dir: P
 
     done = vsa(
         "export", "meld/model", "--out", "exported", "--formats", "safetensors,int8",
-        "--truth-from", "MELD.Raw", "--json", cwd=place,
+        "--truth-from", "MELD.Raw", "--features", "features", "--json", cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     forms = {form["name"]: form for form in json.loads(done.stdout)["forms"]}

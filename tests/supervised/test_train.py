@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -480,7 +481,16 @@ def test_a_killed_training_goes_on_to_the_same_bytes(checkpoint: Path, tmp_path:
     whole = begun(tmp_path / "whole")
     said, err = whole.communicate(timeout=120)
     assert whole.returncode == 0, err
-    assert err == ""
+    epochs = err.splitlines()
+    assert [line.partition(":")[0] for line in epochs] == [
+        f"Epoch {n + 1}" for n in range(json.loads(said)["epochs"])
+    ]
+    figure = r"\d\.\d{3}"
+    assert re.fullmatch(
+        rf"Epoch 1: loss {figure}, on dev {figure}; weighted F1 on dev: sentiment {figure}, "
+        rf"emotion {figure} \(best so far\)",
+        epochs[0],
+    )
 
     killed, draw, out = 0, random.Random(3), tmp_path / "killed"
     while killed < 2:

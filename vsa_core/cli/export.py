@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
             f"F1: weighted, mean of the targets, over the labelled utterances of {args.split!r} in "
             f"{args.truth_from} (coverage 100 %).\n"
         )
-    sys.stdout.write(f"One clip, {_THREADS} threads of the CPU, 30 runs. Written to {out}\n")
+    from vsa_core.supervised.exporting import RUNS
+
+    sys.stdout.write(f"One clip, {_THREADS} threads of the CPU, {RUNS} runs. Written to {out}\n")
     return OK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,10 @@ def run(args: argparse.Namespace) -> int:
     )
     given: dict[str, Any] = {
         "features": args.features or features_dir(),
-        "journals": [name for name in args.journal or ["tensorboard"] if name != "none"],
+        "journals": [
+            *(name for name in args.journal or ["tensorboard"] if name != "none"),
+            _Epochs(sys.stderr),
+        ],
         "workers": args.workers,
     }
     with progress_line(sys.stderr):
@@ -61,6 +65,31 @@ def run(args: argparse.Namespace) -> int:
     else:
         _show(found, args.out, sys.stdout)
     return OK
+
+
+class _Epochs:
+    """A line for each epoch; a journal of `vsa_core/supervised/journal.py`."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Say what an epoch came to."""
+        figures = {
+            name.removeprefix("dev_").removesuffix("_weighted_f1"): value
+            for name, value in record.items()
+            if name.endswith("_weighted_f1") and math.isfinite(value)
+        }
+        said = f"Epoch {record['epoch'] + 1}: loss {record['train_loss']:.3f}, on dev "
+        said += f"{record['dev_loss']:.3f}; weighted F1 on dev: "
+        said += ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        said += " (best so far)" if record["best"] else ""
+        # On a screen over the line that tells of progress.
+        self._out.write(f"\r{said:<60}\n" if self._out.isatty() else f"{said}\n")
+        self._out.flush()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _show(found: Mapping[str, Any], out: Path, screen: TextIO) -> None:

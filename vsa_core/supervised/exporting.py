@@ -33,7 +33,7 @@ ONNX_FORMAT, ONNX_FILE = "vsa-supervised-onnx", "model.onnx"
 OPSET = 18
 # How far a logit of ONNX may be from torch's.
 TOLERANCE = 1e-4
-_RUNS, _WARM_UP = 30, 5
+RUNS, _WARM_UP = 30, 5
 # Sizes of the inputs that the graph is traced with and held against torch: rows, tokens and
 # hundredths of a second of sound.
 _TRACED = (2, 13, 117)
@@ -325,7 +325,7 @@ def cost(
         for _ in range(_WARM_UP):
             forward(clip)
         taken = []
-        for _ in range(_RUNS):
+        for _ in range(RUNS):
             begun = time.perf_counter()
             forward(clip)
             taken.append(1000 * (time.perf_counter() - begun))

@@ -23,7 +23,7 @@ from vsa_core.progress import Steps, begin
 from vsa_core.supervised.dataset import UtteranceDataset
 from vsa_core.supervised.encoders import make_encoders
 from vsa_core.supervised.features import FeatureCache
-from vsa_core.supervised.journal import open_journals
+from vsa_core.supervised.journal import Journal, open_journals
 from vsa_core.supervised.model import MultimodalNet
 from vsa_core.supervised.package import load_package, save_package
 from vsa_core.supervised.recipe import Recipe
@@ -46,7 +46,7 @@ def fit(
     features: Path,
     about: Mapping[str, Any],
     init: Path | None = None,
-    journals: Sequence[str] = ("tensorboard",),
+    journals: Sequence[str | Journal] = ("tensorboard",),
     workers: int = 0,
 ) -> dict[str, Any]:
     """Train, score and package a model; what was begun in the folder goes on.
@@ -136,7 +136,7 @@ def cross_validate(
     *,
     features: Path,
     about: Mapping[str, Any],
-    journals: Sequence[str] = ("tensorboard",),
+    journals: Sequence[str | Journal] = ("tensorboard",),
     workers: int = 0,
 ) -> dict[str, Any]:
     """Train and score a model for each fold; a dialogue or video is in one fold only.

@@ -41,11 +41,13 @@ class Journals:
             journal.close()
 
 
-def open_journals(kinds: Sequence[str], folder: Path, recipe: Mapping[str, Any]) -> Journals:
+def open_journals(
+    kinds: Sequence[str | Journal], folder: Path, recipe: Mapping[str, Any]
+) -> Journals:
     """Journals of a training.
 
     Args:
-        kinds: some of `KINDS`.
+        kinds: some of `KINDS`, and journals of the caller's own.
         folder: of the training; TensorBoard's lies in its `tensorboard/`.
         recipe: JSON-able, told to those that keep settings.
 
@@ -55,11 +57,15 @@ def open_journals(kinds: Sequence[str], folder: Path, recipe: Mapping[str, Any])
     made: dict[str, type[_TensorBoard] | type[_WandB] | type[_MLflow]]
     made = {"tensorboard": _TensorBoard, "wandb": _WandB, "mlflow": _MLflow}
     for kind in kinds:
+        if not isinstance(kind, str):
+            continue
         if kind not in made:
             raise ConfigError(f"there is no journal {kind!r}: give one of {', '.join(KINDS)}")
         if importlib.util.find_spec(kind) is None:
             raise ConfigError(f"journal {kind} needs its package: pip install {kind}")
-    return Journals([made[kind](folder, recipe) for kind in kinds])
+    return Journals(
+        [made[kind](folder, recipe) if isinstance(kind, str) else kind for kind in kinds]
+    )
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
