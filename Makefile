@@ -19,17 +19,20 @@ install: $(INSTALLED)
 
 # The lock holds everything, so nothing is resolved here. torch on PyPI for Linux is the CUDA
 # build, which does not import without the CUDA packages that the lock leaves out; then the CPU
-# build takes its place.
+# build takes its place. Byte code is made last and on every core: pip takes one, and half of its
+# time, for it.
 $(INSTALLED): requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (once; some minutes and 2.8 GB) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' \
 		|| { echo "vsa needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile \
+		-r requirements.lock
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -qq \
-		--disable-pip-version-check --no-deps --force-reinstall \
+		--disable-pip-version-check --no-deps --no-compile --force-reinstall \
 		--index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $(INSTALLED)
 
 demo: $(INSTALLED)
