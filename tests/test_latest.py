@@ -229,6 +229,19 @@ def test_a_summary_reads_no_table_again_for_each_question(
     assert not opened["embeddings"] + opened["transcripts"] + opened["faces"] + opened["attempts"]
 
 
+def rotten(folder: Path, segments: list[dict[str, Any]], group: int) -> TableFiles:
+    """A compacted file of row groups of one size; the texts of the first and third do not read."""
+    path = folder / "part-00000001-0123abcd.parquet"
+    table = table_from_rows("segments", segments)
+    pq.write_table(table, path, row_group_size=group, compression="none", write_page_checksum=True)
+    content = bytearray(path.read_bytes())
+    for word in (b"word 0", b"word 2"):
+        content[content.index(word)] ^= 1  # whoever reads this page is told
+    path.write_bytes(content)
+    file = StoredFile(str(path), "segments", "", path.name, None, len(content))
+    return TableFiles.of("segments", [file], fs.LocalFileSystem())
+
+
 def test_row_groups_a_filter_rules_out_are_not_read(tmp_path: Path) -> None:
     """Also where the filter is on a column that comes as a dictionary."""
     store = small_store(tmp_path / "store")
@@ -237,17 +250,8 @@ def test_row_groups_a_filter_rules_out_are_not_read(tmp_path: Path) -> None:
         {**rows[0], "video_id": f"v{v}", "segment_id": f"v{v}-{i}", "index": i, "text": f"word {v}"}
         for v in range(4) for i in range(50)
     ]  # fmt: skip
-    path = tmp_path / "part-00000001-0123abcd.parquet"
-    table = table_from_rows("segments", many)
-    pq.write_table(table, path, row_group_size=50, compression="none", write_page_checksum=True)
-    content = bytearray(path.read_bytes())
-    for word in (b"word 0", b"word 2"):
-        content[content.index(word)] ^= 1  # rotted: whoever reads this page is told
-    path.write_bytes(content)
-    file = StoredFile(str(path), "segments", "", path.name, None, len(content))
-    dataset = TableFiles.of("segments", [file], fs.LocalFileSystem())
     with duckdb.connect() as connection:
-        connection.register("rotten", dataset)
+        connection.register("rotten", rotten(tmp_path, many, group=50))
         for video in ("v1", "v3"):
             sql = f"SELECT max(text) FROM rotten WHERE video_id = '{video}'"
             assert connection.sql(sql).fetchall() == [(f"word {video[1]}",)]
@@ -269,16 +273,8 @@ def test_row_groups_that_statistics_leave_are_read_if_they_hold_what_is_asked(
         for v in ("a", f"m{g}", "z")
         for i in range(1 if v == f"m{g}" else 100)
     ]
-    path = tmp_path / "part-00000001-0123abcd.parquet"
-    table = table_from_rows("segments", many)
-    pq.write_table(table, path, row_group_size=201, compression="none", write_page_checksum=True)
-    content = bytearray(path.read_bytes())
-    for word in (b"word 0", b"word 2"):
-        content[content.index(word)] ^= 1  # rotted: whoever reads this page is told
-    path.write_bytes(content)
-    file = StoredFile(str(path), "segments", "", path.name, None, len(content))
     with duckdb.connect() as connection:
-        connection.register("rotten", TableFiles.of("segments", [file], fs.LocalFileSystem()))
+        connection.register("rotten", rotten(tmp_path, many, group=201))
         ask = "SELECT max(text), count(*) FROM rotten WHERE video_id = '{}'"
         assert connection.sql(ask.format("m1")).fetchall() == [("word 1", 1)]
         assert connection.sql(ask.format("b")).fetchall() == [(None, 0)]
