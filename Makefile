@@ -19,8 +19,8 @@ install: $(INSTALLED)
 
 # The lock holds everything, so nothing is resolved here. torch on PyPI for Linux is the CUDA
 # build, which does not import without the CUDA packages that the lock leaves out; then the CPU
-# build takes its place. Byte code is made last and on every core, where pip takes one (on two
-# cores 4 min instead of 4½ in all).
+# build takes its place. Byte code is made last and on every core, where pip takes one; what
+# does not compile, some packages' code for other Pythons, was never imported.
 $(INSTALLED): requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (once; some minutes and 2.8 GB) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

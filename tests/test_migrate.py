@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.small_store import FACE, TEXT, small_store
+from tests.small_store import FACE, TEXT, segment_id, small_store
 from vsa_core.cli import main
 from vsa_core.errors import StoreError
 from vsa_core.migrate import STEPS, check, converted, made_anew, migrate
-from vsa_core.schemas import TABLES
+from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
 from vsa_core.verify import verify
 
@@ -121,6 +121,11 @@ def test_what_was_not_known_then_is_null(before: tuple[Store, Store]) -> None:
 
 def test_how_far_face_and_text_are_apart_is_worked_out(before: tuple[Store, Store]) -> None:
     now, old = before
+    seen = pa.concat_tables(now.scan("predictions", part=now.part_of(FACE))).to_pylist()
+    [said] = [row for row in seen if row["segment_id"] == segment_id("v01", 65_000)]
+    other = {**said, "backend": "face-old@0", "sentiment_probs": [0.0, 0.0, 1.0]}  # of no run
+    odd = table_from_rows("predictions", [other])
+    old.commit("predictions", "v01", odd, "f", part=old.part_of("face-old@0"))
     migrate(old)
 
     def apart(store: Store) -> dict[tuple[str, str], float | None]:

@@ -211,9 +211,8 @@ def _query(verbs: Any) -> None:
         "Ask a store in SQL (DuckDB's), read-only. The views are videos, transcripts, segments, "
         "predictions, embeddings, faces, labels (the current ones; human wins), label_history, "
         "current_runs, reviews, runs, attempts, promotions and utterances; DESCRIBE labels lists "
-        "columns. Of several SELECTs, with ; "
-        "between, the last one answers; each other gives one row, whose columns are $parameters of "
-        "those behind it.",
+        "columns. Of several SELECTs, with ; between, the last one answers; each other gives one "
+        "row, whose columns are $parameters of those behind it.",
         'vsa query "SELECT sentiment, count(*) FROM labels GROUP BY ALL" -o counts.csv',
     )
     query.add_argument(

@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     if out.resolve() == args.model.resolve():
         raise UsageError("--out is the model itself: give another folder")
     costs = _exported(args, formats, out)
+    from vsa_core.supervised.exporting import RUNS  # with torch: after what is wrong is said
+
     if args.json:
         write_json(sys.stdout, {"threads": _THREADS, "forms": [asdict(one) for one in costs]})
         return OK
@@ -57,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
             f"F1: weighted, mean of the targets, over the labelled utterances of {args.split!r} in "
             f"{args.truth_from} (coverage 100 %).\n"
         )
-    from vsa_core.supervised.exporting import RUNS
-
     sys.stdout.write(f"One clip, {_THREADS} threads of the CPU, {RUNS} runs. Written to {out}\n")
     return OK
 
