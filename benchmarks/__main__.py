@@ -1,7 +1,12 @@
-"""`python -m benchmarks [NAME …]`: each of `BENCHMARKS` prints one row of RESULTS.md."""
+"""`python -m benchmarks [--toy] [NAME …]`: each of `BENCHMARKS` prints one row of RESULTS.md.
+
+`--toy` runs the same commands on so little that it takes seconds: the figures mean nothing then,
+but that they still come is what continuous integration checks.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -11,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -124,7 +130,7 @@ def direct(
             return list(dict.fromkeys(v for result in results for v in result.done))
 
         with timed("prepare"):
-            found = find_videos.fn([str(folder)], settings, root, None)
+            found = find_videos.fn([str(folder)], settings, root, None, {})
             ids = over([segment], over([transcribe], over([ingest], found)))
         if workers == 1:
             for modality, stage in predict.items():
@@ -170,31 +176,48 @@ def startup(times: int = 15) -> None:
     print(f"startup: vsa --help {ours:.3f} s, python alone {bare:.3f} s: {ours / bare:.1f}×")
 
 
-BENCHMARKS: dict[str, Callable[[], None]] = {
-    "startup": startup,
-    "line": line,
-    "prefect": prefect,
-    "memory": memory,
-    "fusion": fusion.speed,
-    "fusion-memory": fusion.memory,
-    "text": text.text,
-    "faces": faces.faces,
-    "speaking": faces.speaking,
-    "audio": audio.audio,
-    "speech": speech.speech,
-    "scale": scale.scale,
-    "scale-training": scale.training,
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A row of RESULTS.md.
+
+    Attributes:
+        run: measures and prints it.
+        toy: arguments with which it takes seconds.
+    """
+
+    run: Callable[..., None]
+    toy: dict[str, Any] = field(default_factory=dict)
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "startup": Benchmark(startup, {"times": 1}),
+    "line": Benchmark(line, {"minutes": 0.4}),
+    "prefect": Benchmark(prefect, {"videos": 2, "seconds_each": 20}),
+    "memory": Benchmark(memory, {"hours": 0.01}),
+    "fusion": Benchmark(fusion.speed, {"count": 1_000}),
+    "fusion-memory": Benchmark(fusion.memory, {"count": 1_000, "strategies": ["crossview"]}),
+    "text": Benchmark(text.text, {"every": 200, "layers": 1}),
+    "faces": Benchmark(faces.faces, {"per_s": 1.0, "rounds": 1, "peers": False}),
+    "speaking": Benchmark(faces.speaking, {"most_clips": 1}),
+    "audio": Benchmark(audio.audio, {"rounds": 1, "layers": 1}),
+    "speech": Benchmark(speech.speech, {"minutes": 0.5}),
+    "scale": Benchmark(scale.scale, {"videos": 100, "agreement": 1_000}),
+    "scale-training": Benchmark(scale.training, {"videos": [20, 40]}),
 }
 
 
 def main() -> None:
-    names = sys.argv[1:] or list(BENCHMARKS)
-    unknown = [name for name in names if name not in BENCHMARKS]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--toy", action="store_true", help="seconds instead of minutes; no figures")
+    args = parser.parse_args()
+    unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
-        raise SystemExit(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    for name in names:
-        BENCHMARKS[name]()
+    for name in args.names or BENCHMARKS:
+        benchmark = BENCHMARKS[name]
+        benchmark.run(**(benchmark.toy if args.toy else {}))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ BASE: dict[str, Any] = {
     "intermediate_size": 3072,
     "classifier_proj_size": 256,
 }
-_ROUNDS = 3
 _Probs = NDArray[np.floating]
 
 
@@ -40,7 +39,7 @@ def segments() -> list[NDArray[np.float32]]:
     return found
 
 
-def audio() -> None:
+def audio(rounds: int = 3, layers: int = 12) -> None:
     """Our batches against `pipeline()` called per segment; random weights, so times alone."""
     import torch
     from transformers import pipeline
@@ -54,12 +53,13 @@ def audio() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     waves = segments()
+    shape = BASE | {"num_hidden_layers": layers}
     voices = [
         Utterance(Voice(wave, np.ones(-(-len(wave) // WINDOW), np.float32))) for wave in waves
     ]
     length_s = sum(map(len, waves)) / SAMPLE_RATE_HZ
     with scratch() as folder:
-        checkpoint = str(wav2vec2_er(folder / "base", pickled=True, **BASE))
+        checkpoint = str(wav2vec2_er(folder / "base", pickled=True, **shape))
         classify = pipeline("audio-classification", model=checkpoint, device="cpu")
         ours, int8 = (load(checkpoint, precision=p) for p in ("float32", "int8"))
 
@@ -75,7 +75,7 @@ def audio() -> None:
         }
         said = {name: way() for name, way in ways.items()}  # loads, and warms up
         spent: dict[str, list[Spent]] = {name: [] for name in ways}
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             for name, way in ways.items():
                 spent[name].append(timed(way)[1])
     factors = ", ".join(

@@ -12,7 +12,7 @@ import venv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ PEERS = {
     ),
 }
 _PACKAGES = {"opencv": "opencv-python-headless", "torch": "torch"}
-_ROUNDS = 7
 # The peers' words in our order.
 _ORDER = [
     ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral").index(word)
@@ -70,8 +69,11 @@ class Stills:
         return iter(self.shown)
 
 
-def faces(per_s: float = 2.0) -> None:
-    """Faces per second of processor time on one thread, detection included, on the same frames."""
+def faces(per_s: float = 2.0, rounds: int = 7, peers: bool = True) -> None:
+    """Faces per second of processor time on one thread, detection included, on the same frames.
+
+    Without `peers` no environment is made for them, and ours stand alone.
+    """
     from vsa_core.backends import face_deepface, face_mini_xception
     from vsa_core.backends.face_mini_xception import face_crops
 
@@ -86,9 +88,18 @@ def faces(per_s: float = 2.0) -> None:
         deep = face_deepface.load(weights=home, recognition=None, device="cpu")
         both = face_deepface.load(weights=home, recognition_weights=home, device="cpu")
         ours = {
-            name: measured(backend, shown)
+            name: measured(backend, shown, rounds)
             for name, backend in (("mini", mini), ("deep", deep), ("both", both))
         }
+        rate = {name: len(found.time_ms) / seconds for name, (found, seconds) in ours.items()}
+        print(
+            f"faces: {len(shown)} frames of {media.width}×{media.height} px, {per_s:g} a second, "
+            "one thread, faces per second of processor time, detection included: "
+            f"face-mini-xception {rate['mini']:.0f}; face-deepface, emotions alone "
+            f"{rate['deep']:.0f}, with Facenet512's embedding {rate['both']:.1f}"
+        )
+        if not peers:
+            return
         seen = ours["mini"][0]
         crops = [
             (frame.rgb[y : y + h, x : x + w], face_crops(frame.rgb, box[None], 1.2)[0])
@@ -97,7 +108,7 @@ def faces(per_s: float = 2.0) -> None:
         side = min(min(rgb.shape[:2]) for rgb, _ in crops)
         given = {
             "frames": np.stack([frame.rgb[:, :, ::-1] for frame in shown]),
-            "rounds": _ROUNDS,
+            "rounds": rounds,
             "grey": np.stack([grey for _, grey in crops]),
             "bgr": np.stack([rgb[:side, :side, ::-1] for rgb, _ in crops]),
         }
@@ -116,25 +127,19 @@ def faces(per_s: float = 2.0) -> None:
             mini._network.read(list(peer[f"{name}_grey"]))[0].argmax(axis=1)
             for name in ("aligned", "upright")
         ]
-    rate = {name: len(found.time_ms) / seconds for name, (found, seconds) in ours.items()}
     its = {
         name: float(out[f"{name}_faces"]) / float(out[f"{name}_seconds"])
         for name, out in (("tflite", fer), ("keras", fer), ("aligned", peer), ("upright", peer))
     }
     print(
-        f"faces: {len(shown)} frames of {media.width}×{media.height} px, {per_s:g} a second, one "
-        "thread, faces per second of processor time, detection included:"
-    )
-    print(
-        f"  face-mini-xception {rate['mini']:.0f}; fer's detect_emotions {its['tflite']:.1f} "
+        f"  face-mini-xception against fer's detect_emotions {its['tflite']:.1f} "
         f"(its default, TFLite), {its['keras']:.1f} (Keras): {rate['mini'] / its['tflite']:.1f}× "
         f"and {rate['mini'] / its['keras']:.1f}×"
     )
     print(
-        f"  face-deepface, emotions alone {rate['deep']:.0f}; DeepFace.analyze "
-        f"{its['aligned']:.1f}, without alignment {its['upright']:.1f}: "
-        f"{rate['deep'] / its['aligned']:.1f}× and {rate['deep'] / its['upright']:.1f}×; with "
-        f"Facenet512's embedding ours {rate['both']:.1f}"
+        f"  face-deepface, emotions alone, against DeepFace.analyze {its['aligned']:.1f}, without "
+        f"alignment {its['upright']:.1f}: {rate['deep'] / its['aligned']:.1f}× and "
+        f"{rate['deep'] / its['upright']:.1f}×"
     )
     print(
         "  same crops, largest difference of a probability: fer's Keras network "
@@ -155,12 +160,12 @@ def faces(per_s: float = 2.0) -> None:
     )
 
 
-def measured(backend: FaceBackend, shown: Sequence[Frame]) -> tuple[Faces, float]:
+def measured(backend: FaceBackend, shown: Sequence[Frame], rounds: int) -> tuple[Faces, float]:
     """What is seen in frames, and the least processor time of a few rounds."""
     media: Any = Stills(shown)
     backend.watch(media)
     seconds = []
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         begun = time.process_time()
         found = backend.watch(media)
         seconds.append(time.process_time() - begun)
@@ -253,19 +258,20 @@ def peer_python(name: str) -> Path:
 # --- who speaks ---------------------------------------------------------------------------
 
 
-def speaking() -> None:
+def speaking(most_clips: int | None = None) -> None:
     """Segments with two faces of which one is heard: is it the one that is taken?
 
     Real clips, cut and put side by side with the sound of one of them, so that the truth is known:
     two speakers, three silent people, either side, either one larger, and silent footage from
-    several moments. Also the two speakers beside one another, with the sound of one.
+    several moments. Also the two speakers beside one another, with the sound of one. At most so
+    many clips, where `most_clips` says.
     """
     from vsa_core.backends import face_mini_xception
 
     backend = face_mini_xception.load()
     told: dict[str, list[tuple[bool, bool, bool]]] = {}
     with scratch() as folder:
-        for name, media, side, segments in two_face_clips(folder):
+        for name, media, side, segments in islice(two_face_clips(folder), most_clips):
             found = backend.watch(media)
             for start_ms, end_ms in segments:
                 clip = Clip("s", start_ms, end_ms, faces=found)

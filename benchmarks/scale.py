@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +20,11 @@ from benchmarks.big_videos import BACKENDS, Size, video_ids
 from benchmarks.measure import VSA, scratch, timed, watched
 from vsa_core.config import Fusion, NamedModel, Settings
 
-_SEGMENTS = 2_000_000
 _SHARD = 500
 _TABLES = ("videos", "transcripts", "segments", "predictions", "embeddings", "labels")
 
 
-def scale(videos: int = 10_000) -> None:
+def scale(videos: int = 10_000, agreement: int = 2_000_000) -> None:
     """The read side, compaction and the end of a run, on files as runs leave them and joined."""
     size = Size(videos=videos)
     with _made(size) as store:
@@ -43,10 +42,10 @@ def scale(videos: int = 10_000) -> None:
         _say("identify and summarise", _fresh(_close, store, size))
         _say("label a shard of 500", _fresh(_label, store, size))
         _say(f"label all {videos:,}", _fresh(_label, store, size, True))
-    _say(f"agreement of {_SEGMENTS:,} segments, three views", _fresh(_agreement))
+    _say(f"agreement of {agreement:,} segments, three views", _fresh(_agreement, agreement))
 
 
-def training(videos: tuple[int, ...] = (1_000, 3_000, 10_000)) -> None:
+def training(videos: Sequence[int] = (1_000, 3_000, 10_000)) -> None:
     """Learning to fuse at 0.2, 0.6 and 2 million segments: peak memory must not grow."""
     size = Size(videos=max(videos))
     with _made(size) as store:
@@ -195,13 +194,13 @@ def _label(root: Path, size: Size, whole: bool = False) -> dict[str, float]:
     return spent
 
 
-def _agreement() -> dict[str, float]:
+def _agreement(segments: int) -> dict[str, float]:
     from vsa_core.agree import agreement
 
     rng = np.random.default_rng(0)
-    probs = rng.standard_exponential((_SEGMENTS, 3, 3), np.float32)
+    probs = rng.standard_exponential((segments, 3, 3), np.float32)
     probs /= probs.sum(axis=2, keepdims=True)
-    probs[rng.random((_SEGMENTS, 3)) < 0.2] = np.nan
+    probs[rng.random((segments, 3)) < 0.2] = np.nan
     return _spent(lambda: agreement(probs, 0.5))
 
 

@@ -26,12 +26,14 @@ _TEXT = (
 def speech(minutes: float = 5) -> None:
     """Real-time factors with one size of model, which says as many words in both."""
     import torch
+    from transformers.utils import logging
 
     from tests.small_whisper import ctranslate2_folder, openai_file, state
     from vsa_core.media import probe
     from vsa_core.transcripts.asr import load_transcriber
 
     torch.set_num_threads(1)  # as in a run
+    logging.disable_progress_bar()
     weights = state(_TEXT, **_TINY)
     with scratch() as folder:
         media = probe(_spoken(folder / "speech.wav", minutes * 60))

@@ -21,7 +21,7 @@ ROBERTA_BASE = {
 }
 
 
-def text(every: int = 1) -> None:
+def text(every: int = 1, layers: int = 12) -> None:
     """MELD dev, or every n-th line, through the pipeline with default settings and through ours."""
     import torch
 
@@ -32,7 +32,7 @@ def text(every: int = 1) -> None:
     with scratch() as folder:
         model = roberta(
             folder / "roberta-base", clips().parent / "roberta_bpe", merges=None, spread=0.05,
-            **ROBERTA_BASE,
+            **ROBERTA_BASE | {"num_hidden_layers": layers},
         )  # fmt: skip
         usual = torch.get_num_threads()
         for threads in dict.fromkeys((usual, 1)):
