@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from vsa_core.agree import agreement
 from vsa_core.errors import UsageError
 from vsa_core.evaluate import split_scores
-from vsa_core.experiments import crema_d, mosi, real
+from vsa_core.experiments import crema_d, digits, mosi, real
 from vsa_core.experiments.real import BASELINE, TARGET, Scores, Setting, macro_f1, tally
 from vsa_core.experiments.real_page import outcome
 from vsa_core.fusion.views import views_from_arrays
@@ -273,3 +275,43 @@ def test_few_raters_are_drawn_from_those_there_were(shared: Path) -> None:
     probs = crema_d.shares(few)
     np.testing.assert_allclose(probs.sum(axis=2), 1)
     assert probs.max() == pytest.approx((crema_d.FEW + 1) / (crema_d.FEW + 6))
+
+
+def cut(setting: Setting, rows: int) -> Setting:
+    """Every n-th segment of a setting, so that about so many are left."""
+    views, kept = setting.views, np.arange(0, len(setting.truth), -(-len(setting.truth) // rows))
+    vectors: list[NDArray[np.floating] | None] = []
+    for embedding in views.embeddings:
+        whole = np.full((len(setting.truth), embedding.width), np.nan)
+        for number, values in embedding.blocks():
+            whole[number] = values
+        vectors.append(whole[kept] if embedding.width else None)
+    return replace(
+        setting,
+        views=views_from_arrays(
+            np.array(views.videos)[views.video[kept]], views.probs[TARGET][kept], vectors,
+            names=views.names, classes=views.classes[TARGET], target=TARGET,
+        ),
+        truth=setting.truth[kept],
+    )  # fmt: skip
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("module", [digits, mosi, crema_d], ids=lambda m: m.__name__.split(".")[-1])
+def test_a_study_of_real_data_still_runs_to_its_page(
+    module: Any, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command of docs/real-data.md to its end, with the first setting's every n-th segment."""
+    seen: list[str] = []
+
+    def score(scores: Scores, setting: Setting, seed: int) -> None:
+        if not seen:
+            real.score_setting(scores, cut(setting, 150), seed)
+        seen.append(setting.name)
+
+    monkeypatch.setattr(module, "score_setting", score)
+    monkeypatch.setattr(mosi, "packaged_text", packaged)
+    found = module.run([0]) if module is digits else module.run(shared, [0])
+    assert len(seen) > 1
+    [best] = [line for line in found.summary.splitlines() if line.startswith("| crossview |")][:1]
+    assert re.search(r"\| 0?\.\d+", best)
