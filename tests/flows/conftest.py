@@ -36,7 +36,7 @@ def in_prefect(prefect_api: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def fake_config(tmp_path: Path) -> Path:
+def fake_config(tmp_path: Path, fakes_in_children: None) -> Path:
     """Settings under which no real model is loaded."""
     path = tmp_path / "fake.yaml"
     settings = {
