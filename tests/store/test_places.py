@@ -230,16 +230,16 @@ def test_files_of_an_older_version_are_named_and_rewritten(
     assert "segments/0, this is segments/1" in verify(now)[0]
     seen = []
 
-    def convert(rows: pa.Table, tag: str) -> pa.Table:
+    def convert(rows: pa.Table, tag: str, made_from: str) -> tuple[pa.Table, str]:
         seen.append(tag)
-        return rows
+        return rows, f"{made_from}!"
 
     now.rewrite("segments", convert)
     assert set(seen) == {"segments/0"}
     again = Store(url)
     assert again.outdated() == {}
     assert {k: r.fingerprint for k, r in again.refs("segments").items()} == {
-        f"v{n}": f"f{n}" for n in range(4)
+        f"v{n}": f"f{n}!" for n in range(4)
     }
     assert sum(t.num_rows for t in again.scan("segments")) == 12
     assert verify(again) == []
