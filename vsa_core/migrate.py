@@ -178,7 +178,7 @@ def made_anew(outdated: Mapping[str, list[str]]) -> dict[str, str]:
         table: reason
         for table, tags in outdated.items()
         for version in [min(_split(tag)[1] for tag in tags)]
-        for number in range(version, TABLES[table].version)
+        for number in reversed(range(version, TABLES[table].version))  # the oldest says most
         if (reason := STEPS[table, number].made_anew) is not None
     }
 
