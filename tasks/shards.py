@@ -67,6 +67,8 @@ class ShardFailedError(Exception):
         failed = (*self.result.failures, *self.result.doubted)
         return "; ".join(f"{one.path}: {one.reason}" for one in failed) or "a model failed"
 
+    __repr__ = __str__  # as Prefect's log has it
+
 
 def over_shard(
     name: str,

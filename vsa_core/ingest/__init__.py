@@ -201,7 +201,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
         if stale != found.video_id:
             store.discard("videos", stale)
     ref = store.fresh("videos", found.video_id, made_from)
-    if ref is not None and not found.replaces:
+    if ref is not None and store.read(ref, ["status"])["status"][0].as_py() == "ok":
         return ref
     row = _row(found, info)
     row["note"] = info_note
