@@ -132,6 +132,11 @@ def made_from_rows(made_from: str, rows: Iterable[Mapping[str, Any]]) -> str:
     return f"{made_from}{_BROKEN}{fingerprint(broken)}" if broken else made_from
 
 
+def has_errors(made_from: str) -> bool:
+    """Whether some of the rows of this fingerprint are errors."""
+    return _BROKEN in made_from
+
+
 def _kept(
     store: Store, ref: TableRef
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:

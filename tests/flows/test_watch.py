@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from flows.evaluate import evaluate
 from flows.label import label_sources
 from flows.relabel import relabel
 from flows.watch import watch_channels
+from tests.fakes import Fake, FakeSample
 from tests.small_site import Request, Site, film
 from vsa_core import archive
 from vsa_core.archive import State
+from vsa_core.backends import Prediction
 from vsa_core.cli import main
 from vsa_core.errors import ConfigError, UsageError
 from vsa_core.fusion import LATE_FUSION
@@ -148,6 +151,28 @@ def test_a_channel_that_cannot_be_listed_costs_no_other(
     only = write(tmp_path, {"name": "gone", "url": f"{channel_site.address}/gone.xml"})
     with pytest.raises(RunFailedError):
         watch(only, tmp_path / "other", web_config)
+
+
+def test_what_a_model_failed_at_is_looked_at_again_the_next_night(
+    channels: Path, channel_site: Site, tmp_path: Path, web_config: Path
+) -> None:
+    store, says = tmp_path / "store", Fake.predict
+
+    def breaks(self: Fake, samples: Sequence[FakeSample]) -> Prediction:
+        if any("talk 3" in sample.text for sample in samples):
+            raise ValueError("odd")
+        return says(self, samples)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Fake, "predict", breaks)
+        [first] = watch(channels, store, web_config)
+    assert (first["status"], first["errors"]["text"]) == ("partial", 1)
+    channel_site.asked.clear()
+    [second] = watch(channels, store, web_config)
+    assert (second["status"], second["videos"], second["with_text"]) == ("complete", 1, 1)
+    assert not [path for path in channel_site.asked if path.endswith(".mp4")]  # it is here still
+    assert watch(channels, store, web_config) == []
+    assert states(store) == {State.LABELLED: 6}
 
 
 def test_filters_of_a_channel(channel_site: Site, tmp_path: Path, web_config: Path) -> None:
