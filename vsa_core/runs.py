@@ -35,8 +35,9 @@ class RunFailedError(VsaError):
         failed, segments = summary["videos_failed"], summary["segments"]
         said = [f"{failed} of {summary['videos']} videos failed"] if failed else []
         for modality, count in summary["errors"].items():
-            why = summary["errors_because"].get(modality)
-            said += [f"{modality} failed at {count} of {segments} segments ({why})"] if why else []
+            if count:  # where whole videos failed they are listed with their reasons
+                why = "" if failed else f" ({summary['errors_because'][modality]})"
+                said.append(f"{modality} failed at {count} of {segments} segments{why}")
         super().__init__(
             f"{', '.join(said) or 'no video went through'}, more than run.max_failed_share "
             "allows: mend what failed and run again"
