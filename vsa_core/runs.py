@@ -34,10 +34,11 @@ class RunFailedError(VsaError):
     def __init__(self, summary: dict[str, Any]) -> None:
         failed, segments = summary["videos_failed"], summary["segments"]
         said = [f"{failed} of {summary['videos']} videos failed"] if failed else []
-        for modality, count in summary["errors"].items():
-            if count:  # where whole videos failed they are listed with their reasons
-                why = "" if failed else f" ({summary['errors_because'][modality]})"
-                said.append(f"{modality} failed at {count} of {segments} segments{why}")
+        said += [
+            f"{modality} failed at {count} of {segments} segments"
+            for modality, count in summary["errors"].items()
+            if count
+        ]
         super().__init__(
             f"{', '.join(said) or 'no video went through'}, more than run.max_failed_share "
             "allows: mend what failed and run again"
@@ -74,24 +75,18 @@ def summarise(
     Returns:
         segments; with_<modality>: segments its backend could look at; foreign: segments in a
         language the text model does not speak; errors: by modality the segments its backend
-        failed at; errors_because: why, most often; agreement: count by state; origins: count by
-        origin; media_seconds: length of the videos.
+        failed at; agreement: count by state; origins: count by origin; media_seconds: length of
+        the videos.
     """
     summary: dict[str, Any] = {"segments": 0}
     summary["foreign"] = 0
-    summary["errors"], summary["errors_because"] = {}, {}
+    summary["errors"] = {}
     for modality, backend_id in backend_ids(settings).items():
         part = store.part_of(backend_id)
-        seen = list(
-            store.scan("predictions", part=part, keys=video_ids, columns=["status", "note"])
-        )
-        states = _counted(rows.select(["status"]) for rows in seen)["status"]
+        seen = store.scan("predictions", part=part, keys=video_ids, columns=["status"])
+        states = _counted(seen)["status"]
         summary[f"with_{modality}"] = states[Status.OK]
         summary["errors"][modality.value] = states[Status.ERROR]
-        if states[Status.ERROR]:
-            failed = (rows.filter(pc.equal(rows["status"], Status.ERROR)) for rows in seen)
-            why = _counted(rows.select(["note"]) for rows in failed)["note"]
-            summary["errors_because"][modality.value] = why.most_common(1)[0][0]
         if modality is Modality.TEXT:
             summary["foreign"] = states[Status.FOREIGN]
     labels = _counted(store.scan("labels", part=run_id, columns=["agreement", "origin"]))
