@@ -13,11 +13,13 @@ from flows.runners import runner
 from flows.stages import Looked, look
 from tasks.channels import News, list_channel
 from tasks.shards import Failure
-from vsa_core.archive import Known
+from vsa_core.archive import Known, State
 from vsa_core.channels import Channel, load_channels
 from vsa_core.config import Settings, load_config
 from vsa_core.errors import ConfigError
 from vsa_core.ingest import Found
+from vsa_core.standing import failed
+from vsa_core.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,14 @@ def look_at_new(
         What became of it, and how many addresses that was; a channel that cannot be listed is a
         failure, and counts as an address.
     """
+    # Labelled, but not by every model: tried again as what failed is.
+    broken = failed(group.settings, Store(root))
+    listed = {
+        source: replace(one, state=State.FAILED)
+        if one.state is State.LABELLED and one.video_id in broken
+        else one
+        for source, one in known.items()
+    }
     with runner(group.settings.run) as over:
         filtered = [channel.settings(group.settings) for channel in group.channels]
         listing: Task[..., Any] = list_channel
@@ -104,7 +114,7 @@ def look_at_new(
             {
                 "channel": list(group.channels),
                 "settings": filtered,
-                "known": unmapped(dict(known)),
+                "known": unmapped(listed),
                 "retry": unmapped(retry),
             },
         )

@@ -15,11 +15,12 @@ from tasks.ingest import FetchResult, fetch, ingest
 from tasks.predict import predict
 from tasks.reports import Progress
 from tasks.segment import segment
-from tasks.shards import Failure, ShardResult, split
+from tasks.shards import Failure, ShardFailedError, ShardResult, split
 from tasks.transcribe import transcribe
 from vsa_core.archive import AD_HOC, Attempt, Known, State, record
 from vsa_core.backends import BACKENDS
 from vsa_core.config import Settings
+from vsa_core.errors import BackendError
 from vsa_core.forget import forgotten
 from vsa_core.ingest import Found
 from vsa_core.ingest.media_folder import evict, make_room, media_folder
@@ -30,6 +31,7 @@ from vsa_core.runs import backend_ids
 from vsa_core.standing import standing
 from vsa_core.store import Store
 from vsa_core.transcripts.asr import TRANSCRIBERS
+from vsa_core.videos import note_on_video
 
 # The slowest first: what is left at the end is short then.
 _ORDER = (Modality.FACE, Modality.TEXT, Modality.AUDIO)
@@ -174,9 +176,18 @@ def _stages(run: _Run, batch: Sequence[Found]) -> set[str]:
 
     def stage(tasks: Sequence[Task[..., ShardResult]], items: Sequence[Any]) -> list[str]:
         results: list[ShardResult] = run.mapped(tasks, items, run.progress.advance)
-        failures = {(f.video_id, f.reason): f for result in results for f in result.failures}
+        shards = len(results) // len(tasks)
+        done: set[str] = set()
+        failures: dict[tuple[str, str], Failure] = {}
+        for k in range(len(tasks)):
+            through, failed = _together(results[k * shards : (k + 1) * shards])
+            done |= through
+            failures |= {(one.video_id, one.reason): one for one in failed}
+        for one in failures.values():
+            if one.stage != ingest.name:  # whose rows say it themselves
+                note = f"{one.stage}: {one.reason}"
+                note_on_video(run.store, one.video_id, note, failed=True)
         run.looked.failures += failures.values()
-        done = dict.fromkeys(video_id for result in results for video_id in result.done)
         order = [getattr(item, "video_id", item) for item in items]
         return [video_id for video_id in order if video_id in done]
 
@@ -190,6 +201,25 @@ def _stages(run: _Run, batch: Sequence[Found]) -> set[str]:
     )
     BACKENDS.unload()
     return set(seen)
+
+
+def _together(results: Sequence[ShardResult]) -> tuple[set[str], list[Failure]]:
+    """Ids of the videos that went through a stage, and those that failed in it.
+
+    Where a model failed at all segments of a video they are at fault if it worked on other videos.
+
+    Raises:
+        BackendError: nothing went through, for a model cannot be loaded.
+    """
+    done = {video_id for result in results for video_id in result.done}
+    failures = [failure for result in results for failure in result.failures]
+    doubted = [failure for result in results for failure in result.doubted]
+    unloaded = [result.unloaded for result in results if result.unloaded is not None]
+    if done:
+        return done | {one.video_id for one in doubted}, failures
+    if unloaded:
+        raise BackendError(unloaded[0])
+    return done, failures + doubted
 
 
 def _mapped(
@@ -215,8 +245,13 @@ def _mapped(
     for future in as_completed(futures):
         k = number[future.task_run_id]
         name, shard = work[k]
-        results[k] = future.result()
-        if not here(over):
+        try:
+            results[k] = future.result()
+        except ShardFailedError as error:
+            results[k], told = error.result, False
+        else:
+            told = here(over)
+        if not told:
             advance(name, len(shard))
         if tell is not None:
             tell(len(shard))

@@ -22,6 +22,7 @@ import yaml
 
 from scripts.fault_processes import Flows
 from tests import bad_media
+from tests.fakes import in_children
 from tests.small_site import Site, film
 from vsa_core import archive
 from vsa_core.ingest.media_folder import UNFINISHED, media_file
@@ -84,7 +85,7 @@ class Place:
             **_SERVER,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}",
             "PWD": str(folder),
-            "PYTHONPATH": str(REPO),
+            "PYTHONPATH": in_children(),
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": self.api,
         }

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from prefect import task
 
 from tasks.policies import STAGE
+from tasks.shards import FATAL
 from vsa_core.archive import Known
 from vsa_core.channels import Channel
 from vsa_core.config import Settings
-from vsa_core.errors import SourceError
+from vsa_core.errors import said
 from vsa_core.ingest import Found
 from vsa_core.ingest.listing import Item, listed
 
@@ -50,8 +51,10 @@ def list_channel(
     for url in channel.urls:
         try:
             items.update((item.source_id, item) for item in listed(url, settings, settled))
-        except SourceError as error:
-            problems.append(str(error))
+        except FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001 - one address's, recorded with its reason
+            problems.append(said(error))
     # An address that should be a channel and was refused as a video may be one again tomorrow.
     new = [
         item

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from prefect import task
 
 from tasks.policies import STAGE
-from tasks.shards import Failure, ShardResult
+from tasks.shards import FATAL, ShardResult, over_shard
 from vsa_core import ingest as core
 from vsa_core.config import Settings
-from vsa_core.errors import MediaError
+from vsa_core.errors import said
 from vsa_core.ingest.media_folder import media_folder
-from vsa_core.ingest.web import Fetched
+from vsa_core.ingest.web import Fetched, Outcome
 from vsa_core.ingest.web import fetch as core_fetch
 from vsa_core.progress import Steps
 from vsa_core.store import Store
@@ -55,11 +55,16 @@ def fetch(shard: Sequence[core.Found], settings: Settings, root: str) -> FetchRe
     for one in shard:
         steps = Steps("fetch")
         if one.item is not None:
-            answer = core_fetch(one.item, settings, media)
+            try:
+                answer = core_fetch(one.item, settings, media)
+                if answer.path is not None:
+                    found.append(core.fetched(one, answer))
+            except FATAL:
+                raise
+            except Exception as error:  # noqa: BLE001 - one address's, recorded with its reason
+                answer = Fetched(one.item, Outcome.FAILED, None, "unexpected", said(error))
             if answer.path is None:
                 missed.append(answer)
-            else:
-                found.append(core.fetched(one, answer))
         steps.reach(1.0)
     return FetchResult(tuple(found), tuple(missed))
 
@@ -68,14 +73,9 @@ def fetch(shard: Sequence[core.Found], settings: Settings, root: str) -> FetchRe
 def ingest(shard: Sequence[core.Found], settings: Settings, root: str) -> ShardResult:
     """Rows of the videos table for a shard of found videos."""
     store = Store(root)
-    done: list[str] = []
-    failures: list[Failure] = []
-    for item in shard:
-        steps = Steps("ingest")
-        try:
-            core.ingest(item, settings, store)
-            done.append(item.video_id)
-        except MediaError as error:
-            failures.append(Failure(item.video_id, item.path, str(error)))
-        steps.reach(1.0)
-    return ShardResult(tuple(done), tuple(failures))
+    return over_shard(
+        "ingest",
+        {one.video_id: one for one in shard},
+        lambda one, _: core.ingest(one, settings, store),
+        lambda one: one.path,
+    )

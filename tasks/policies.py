@@ -8,17 +8,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from vsa_core.errors import VsaError
+from vsa_core.errors import ModelError, VsaError
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether trying again may help: not for what we say ourselves is wrong, but for a model that
+    failed.
+    """
+    return not isinstance(error, VsaError) or isinstance(error, ModelError)
 
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help: not for what we say ourselves is wrong."""
+    """Whether trying a task again may help."""
     try:
         state.result()
-    except VsaError:
-        return False
-    except Exception:  # noqa: BLE001 - that is the question
-        return True
+    except Exception as error:  # noqa: BLE001 - that is the question
+        return may_pass(error)
     return False
 
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import fakes
+
+fakes.register()
+
 REPO = Path(__file__).resolve().parent.parent
 
 
@@ -28,6 +32,12 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture
+def fakes_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts know the fake models too."""
+    monkeypatch.setenv("PYTHONPATH", fakes.in_children())
 
 
 @pytest.fixture(scope="session")

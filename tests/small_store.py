@@ -42,7 +42,7 @@ def small_store(root: Path) -> Store:
     """The store under `root`: run `r2` is current, `r1` older, `r3` did not finish."""
     store = Store(root)
     for number, video_id in enumerate([*SEGMENTS, FAILED], start=1):
-        _put(store, "videos", video_id, [_video(number, video_id)])
+        _put(store, "videos", video_id, [video_row(number, video_id)])
     for video_id, spans in SEGMENTS.items():
         rows = [_segment(video_id, n, start, text) for n, (start, text, *_) in enumerate(spans)]
         _put(store, "segments", video_id, rows)
@@ -113,7 +113,8 @@ def _put(store: Store, table: str, key: str, rows: list[dict[str, Any]], part: s
     store.commit(table, key, table_from_rows(table, rows), "f", part=part)
 
 
-def _video(number: int, video_id: str) -> dict[str, Any]:
+def video_row(number: int, video_id: str) -> dict[str, Any]:
+    """A row of `videos`."""
     failed = video_id == FAILED
     return {
         "video_id": video_id,

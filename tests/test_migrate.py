@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from tests.small_store import FACE, TEXT, segment_id, small_store
 from vsa_core.cli import main
 from vsa_core.errors import StoreError
 from vsa_core.migrate import STEPS, check, converted, made_anew, migrate
+from vsa_core.predict import made_from_rows
 from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
 from vsa_core.verify import verify
@@ -94,7 +96,7 @@ def test_every_row_key_and_fingerprint_is_there_afterwards(
     now, old = before
     assert main(["store", "migrate", "--store", str(old.root)]) == 0
     out = capsys.readouterr().out
-    assert "predictions/1 → predictions/2\n  a run looks again" in out
+    assert "predictions/1 → predictions/3\n  a run looks again, because" in out
     assert "videos/1 → videos/2\n" in out
     old = Store(old.root)
     for table in VERSION_1:
@@ -104,6 +106,30 @@ def test_every_row_key_and_fingerprint_is_there_afterwards(
     assert verify(old) == []
     assert main(["store", "migrate", "--store", str(old.root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["migrated"] == {}
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_rows_that_are_errors_stand_no_more(tmp_path: Path, compacted: bool) -> None:
+    """As version 2 has them: under the fingerprint of rows without an error."""
+    root, tagged = tmp_path / "store", TABLES["predictions"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(TABLES, "predictions", replace(tagged, version=2))
+        store = small_store(root)
+        ref = store.find("predictions", "v01", part=store.part_of(TEXT))
+        data = store.read(ref).to_pylist()
+        data[1].update(status="error", note="odd", sentiment_probs=None)
+        store.commit("predictions", "v01", table_from_rows("predictions", data), "f", part=ref.part)
+        if compacted:
+            store.compact()
+        before = store.refs("predictions", ref.part)
+    store = Store(root)
+    assert migrate(store) == {"predictions": ["predictions/2"]}
+    after = Store(root).refs("predictions", ref.part)
+    broken = after.pop("v01")
+    assert broken.fingerprint == made_from_rows("f", data) != "f"
+    assert after == {video: ref for video, ref in before.items() if video != "v01"}
+    assert store.read(broken).to_pylist() == data
+    assert verify(store) == []
 
 
 def test_what_was_not_known_then_is_null(before: tuple[Store, Store]) -> None:

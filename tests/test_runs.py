@@ -11,7 +11,7 @@ import pytest
 
 from vsa_core.config import NamedModel, Settings
 from vsa_core.labels import Modality
-from vsa_core.runs import backend_ids, identify, record, summarise
+from vsa_core.runs import RunFailedError, backend_ids, identify, record, summarise
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
 
@@ -53,17 +53,40 @@ def test_a_strategy_that_learns_nothing_has_no_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failed", "labelled", "status"),
-    [(0, ["v1", "v2", "v3"], "complete"), (1, ["v2", "v3"], "partial"), (2, ["v3"], "failed")],
+    ("asked", "failed", "status"),
+    [(3, 0, "complete"), (3, 1, "partial"), (2, 1, "partial"), (3, 2, "failed"), (1, 1, "failed")],
 )
 def test_more_failures_than_allowed_fail_the_run(
-    tmp_path: Path, failed: int, labelled: list[str], status: str
+    tmp_path: Path, asked: int, failed: int, status: str
 ) -> None:
+    """A share of just what is allowed, half, does not."""
     failures = [{**FAILURE, "video_id": f"v{i}"} for i in range(failed)]
-    summary, row = recorded(Store(tmp_path), failures=failures, video_ids=labelled)
+    labelled = [f"v{i}" for i in range(failed, asked)]
+    summary, row = recorded(Store(tmp_path), failures=failures, video_ids=labelled, asked=asked)
     assert summary["status"] == row["status"] == status
     assert row["videos_failed"] == failed
     assert row["failures"] == ["a.mp4: torn"] * failed
+    if status == "failed":
+        assert f"{failed} of {asked} videos failed" in str(RunFailedError(summary))
+
+
+@pytest.mark.parametrize(
+    ("errors", "status"),
+    [((0, 0), "complete"), ((1, 0), "partial"), ((5, 5), "partial"), ((0, 6), "failed")],
+)
+def test_more_errors_of_a_model_than_allowed_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errors: tuple[int, int], status: str
+) -> None:
+    said = dict(zip(("text", "face"), errors, strict=True))
+    counts = {"segments": 10, "media_seconds": 1.0, "errors": said}
+    monkeypatch.setattr("vsa_core.runs.summarise", lambda *_: counts)
+    summary, row = recorded(Store(tmp_path))
+    assert summary["status"] == row["status"] == status
+    assert json.loads(row["counts"])["errors"] == summary["errors"] == said
+    if status == "failed":
+        assert "face failed at 6 of 10 segments, more than" in str(RunFailedError(summary))
+        assert "text" not in str(RunFailedError(summary))
+        assert "videos failed" not in str(RunFailedError(summary))
 
 
 class TestMany:
@@ -96,6 +119,8 @@ class TestMany:
                 store.compact()
             counts = summarise(store, "r1", self.VIDEOS, FAKE)
             assert (counts["with_text"], counts["foreign"]) == (3, 1)
+            assert counts["errors"] == {"text": 1}
+            assert summarise(store, "r1", ["v1"], FAKE)["errors"] == {"text": 0}
             counts = summarise(store, "r1", ["v1", "v3"], FAKE)
             assert (counts["with_text"], counts["foreign"]) == (2, 0)
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests import bad_media
+from tests.fakes import Fake, FakeSample
+from vsa_core.backends import Prediction
 from vsa_core.config import NamedModel, Settings, load_config
+from vsa_core.errors import SegmentsError
 from vsa_core.ingest import find_videos, ingest
 from vsa_core.labels import Modality
 from vsa_core.predict import predict
 from vsa_core.progress import Steps
-from vsa_core.runs import backend_ids
+from vsa_core.runs import backend_ids, identify
 from vsa_core.segment import segment
 from vsa_core.standing import predicted, standing
 from vsa_core.store import Store
@@ -117,6 +120,29 @@ def test_what_changed_does_not_stand_and_the_rest_does(
     assert missing(folder, settings, Store(store.root)) == {"a"}
     through(folder, settings, store)
     assert missing(folder, settings, Store(store.root)) == set()
+
+
+def test_an_error_does_not_stand_and_has_a_run_of_its_own(
+    folder: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    says = Fake.predict
+
+    def breaks(self: Fake, samples: Sequence[FakeSample]) -> Prediction:
+        if any(sample.text == "Line 2." for sample in samples):
+            raise ValueError("odd")
+        return says(self, samples)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fake, "predict", breaks)
+        with pytest.raises(SegmentsError):  # the only segment of its video
+            through(folder, settings, store)
+        assert missing(folder, settings, Store(store.root)) == {"b", "née"}
+        (broken,) = [f for f in find_videos([str(folder)], settings, store) if "/b.mp4" in f.path]
+        before = identify(store.location, [broken.video_id], "m", settings)
+    through(folder, settings, store)
+    assert missing(folder, settings, Store(store.root)) == set()
+    assert identify(store.location, [broken.video_id], "m", settings) != before
 
 
 def test_other_settings_stand_on_nothing(folder: Path, settings: Settings, tmp_path: Path) -> None:

@@ -226,7 +226,11 @@ class Run(_Section):
         64, ge=1, description="Tasks per stage at most; more videos make larger shards."
     )
     max_failed_share: float = Field(
-        0.5, ge=0, le=1, description="A run in which more than this share of videos failed, fails."
+        0.5,
+        ge=0,
+        le=1,
+        description="A run fails in which more than this share of the videos asked for failed, or "
+        "a model failed at more than this share of the segments.",
     )
 
 

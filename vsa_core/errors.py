@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_SAID_LENGTH = 300
+
 
 class VsaError(Exception):
     """Anything the project refuses or cannot do, said in one line."""
@@ -34,9 +36,32 @@ class BackendError(VsaError):
     """A backend that cannot be loaded: a missing package, missing or altered weights."""
 
 
+class ModelError(BackendError):
+    """A model that fails while it works: out of memory, a GPU, an installation, a bug."""
+
+
+class SegmentsError(ModelError):
+    """Segments that a model failed at; their rows stand as errors, to be tried again.
+
+    Attributes:
+        worked: whether it worked on others of the same video.
+    """
+
+    def __init__(self, message: str, worked: bool) -> None:
+        super().__init__(message)
+        self.worked = worked
+
+
 class StoreError(VsaError):
     """A store that cannot be read or written: full disk, corrupt file, wrong schema."""
 
 
 class LanguageNotSpoken(VsaError):  # noqa: N818 - no error of anybody's: the model abstains
     """A text in a language that the model was not trained on."""
+
+
+def said(error: BaseException) -> str:
+    """An error in one line; one that is not ours names its type, for a bug report."""
+    if isinstance(error, VsaError):
+        return str(error)
+    return f"unexpected {' '.join(f'{type(error).__name__}: {error}'.split())[:_SAID_LENGTH]}"

@@ -1,7 +1,7 @@
 """A store of an older version brought to the present tables, file by file.
 
-Rows keep their key and fingerprint, so that what a run would make again in the same way is not
-made again. A migration that is cut off goes on where it stopped: what is done has the new tag.
+Rows keep their key, and their fingerprint where a run would make them again in the same way. A
+migration that is cut off goes on where it stopped: what is done has the new tag.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vsa_core.schemas import TABLES
 from vsa_core.store import Store
 
 Convert = Callable[[pa.Table, Store], pa.Table]
+MadeFrom = Callable[[pa.Table, str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,12 @@ class Step:
         convert: the rows of the older version, as those of the next; the store has what else is
             known, in the present version of the tables that come before in `TABLES`.
         made_anew: why the next run makes the rows again all the same; None where it does not.
+        made_from: the fingerprint of the next version's rows, from what they had.
     """
 
     convert: Convert
     made_anew: str | None = None
+    made_from: MadeFrom | None = None
 
 
 def _added(*columns: tuple[str, pa.DataType], after: str) -> Convert:
@@ -83,6 +86,13 @@ def _with_distance(data: pa.Table, store: Store) -> pa.Table:
     return _put(data, "audio_vote", "face_text_distance", distance)
 
 
+def _without_errors(data: pa.Table, made_from: str) -> str:
+    """Rows that are errors do not stand since."""
+    from vsa_core.predict import made_from_rows
+
+    return made_from_rows(made_from, data.select(["segment_id", "status"]).to_pylist())
+
+
 _LOOKS_AGAIN = "a run looks again, because segments are cut and models read otherwise since"
 
 # By table and the version that its files have. Whoever raises a table's version adds the step.
@@ -98,6 +108,11 @@ STEPS: Mapping[tuple[str, int], Step] = {
             after="emotion_probs",
         ),
         _LOOKS_AGAIN,
+    ),
+    ("predictions", 2): Step(
+        lambda data, _: data,
+        "a run looks again at the segments that a model failed at, and at no others",
+        _without_errors,
     ),
     ("faces", 1): Step(_added(("speaking", pa.float32()), after="score"), _LOOKS_AGAIN),
     ("labels", 1): Step(
@@ -144,8 +159,17 @@ def migrate(store: Store) -> dict[str, list[str]]:
     """
     outdated = store.outdated()
     for table in outdated:
-        store.rewrite(table, partial(converted, store))
+        store.rewrite(table, partial(_rewritten, store))
     return outdated
+
+
+def _rewritten(store: Store, data: pa.Table, tag: str, made_from: str) -> tuple[pa.Table, str]:
+    data = converted(store, data, tag)
+    table, version = _split(tag)
+    for number in range(version, TABLES[table].version):
+        step = STEPS[table, number]
+        made_from = made_from if step.made_from is None else step.made_from(data, made_from)
+    return data, made_from
 
 
 def made_anew(outdated: Mapping[str, list[str]]) -> dict[str, str]:
@@ -154,7 +178,7 @@ def made_anew(outdated: Mapping[str, list[str]]) -> dict[str, str]:
         table: reason
         for table, tags in outdated.items()
         for version in [min(_split(tag)[1] for tag in tags)]
-        for number in range(version, TABLES[table].version)
+        for number in reversed(range(version, TABLES[table].version))  # the oldest says most
         if (reason := STEPS[table, number].made_anew) is not None
     }
 

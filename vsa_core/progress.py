@@ -58,3 +58,8 @@ class Steps:
         share = min(1.0, max(self._done, share))
         advance(self._stage, share - self._done)
         self._done = share
+
+    def undo(self) -> None:
+        """Nothing of the item is done after all: it is done again."""
+        advance(self._stage, -self._done)
+        self._done = 0.0

@@ -25,16 +25,23 @@ LABEL_SHARD_VIDEOS = 500
 
 
 class RunFailedError(VsaError):
-    """More videos failed than allowed.
+    """More videos failed, or a model at more segments, than allowed.
 
     Attributes:
-        summary: as `summarise` gives it.
+        summary: as `record` gives it.
     """
 
     def __init__(self, summary: dict[str, Any]) -> None:
+        failed, segments = summary["videos_failed"], summary["segments"]
+        said = [f"{failed} of {summary['videos']} videos failed"] if failed else []
+        said += [
+            f"{modality} failed at {count} of {segments} segments"
+            for modality, count in summary["errors"].items()
+            if count
+        ]
         super().__init__(
-            f"{summary['videos_failed']} of {summary['videos']} videos failed, more than "
-            "run.max_failed_share allows: mend or remove them and run again"
+            f"{', '.join(said) or 'no video went through'}, more than run.max_failed_share "
+            "allows: mend what failed and run again"
         )
         self.summary = summary
 
@@ -67,16 +74,19 @@ def summarise(
 
     Returns:
         segments; with_<modality>: segments its backend could look at; foreign: segments in a
-        language the text model does not speak; agreement: count by state; origins: count by
-        origin; media_seconds: length of the videos.
+        language the text model does not speak; errors: by modality the segments its backend
+        failed at; agreement: count by state; origins: count by origin; media_seconds: length of
+        the videos.
     """
     summary: dict[str, Any] = {"segments": 0}
     summary["foreign"] = 0
+    summary["errors"] = {}
     for modality, backend_id in backend_ids(settings).items():
         part = store.part_of(backend_id)
         seen = store.scan("predictions", part=part, keys=video_ids, columns=["status"])
         states = _counted(seen)["status"]
         summary[f"with_{modality}"] = states[Status.OK]
+        summary["errors"][modality.value] = states[Status.ERROR]
         if modality is Modality.TEXT:
             summary["foreign"] = states[Status.FOREIGN]
     labels = _counted(store.scan("labels", part=run_id, columns=["agreement", "origin"]))
@@ -136,9 +146,10 @@ def record(
     seconds = max(0.0, (now - started).total_seconds())
     failed = len({failure["video_id"] or failure["path"] for failure in failures})
     counts = summarise(store, run_id, video_ids, settings)
+    allowed, errors = settings.run.max_failed_share, counts["errors"].values()
     status = "complete"
-    if failed:
-        over = failed > settings.run.max_failed_share * asked
+    if failed or any(errors):
+        over = failed > allowed * asked or max(errors, default=0) > allowed * counts["segments"]
         status = "failed" if over or not video_ids else "partial"
     model_card = f"models/{model_id}/card.json" if card is not None else None
     row = {

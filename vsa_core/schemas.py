@@ -189,7 +189,7 @@ SEGMENTS = TableSpec(
 
 PREDICTIONS = TableSpec(
     "predictions",
-    2,
+    3,
     "a segment seen by one backend",
     "backend × video",
     pa.schema(
@@ -202,7 +202,7 @@ PREDICTIONS = TableSpec(
                 "status",
                 pa.string(),
                 "`ok`; `absent`: nothing of this modality in the segment; `foreign`: in a language "
-                "the model does not speak; `error`: it failed.",
+                "the model does not speak; `error`: it failed, and the next run tries again.",
             ),
             _column(
                 "sentiment_probs",

@@ -21,7 +21,7 @@ from vsa_core.errors import CaptionError
 from vsa_core.ingest import Found
 from vsa_core.ingest import standing as row_stands
 from vsa_core.labels import Modality
-from vsa_core.predict import made_from_segments
+from vsa_core.predict import has_errors, made_from_segments
 from vsa_core.runs import backend_ids
 from vsa_core.segment import made_from_transcript
 from vsa_core.store import Store
@@ -144,6 +144,23 @@ def predicted(wanted: Sequence[str] | None, settings: Settings, store: Store) ->
     for backend in backend_ids(settings).values():
         ready &= store.refs("predictions", store.part_of(backend)).keys()
     return sorted(ready if wanted is None else ready & set(wanted))
+
+
+def failed(settings: Settings, store: Store) -> set[str]:
+    """Ids of the videos at which, or at segments of which, a model of the settings failed.
+
+    Raises:
+        BackendError: a backend cannot be loaded.
+        StoreError: a table does not read.
+    """
+    found: set[str] = set()
+    for table in store.scan("videos", columns=["video_id", "status"]):
+        broken = table.filter(pc.not_equal(table["status"], "ok"))
+        found.update(broken["video_id"].to_pylist())
+    for backend in backend_ids(settings).values():
+        refs = store.refs("predictions", store.part_of(backend))
+        found.update(video_id for video_id, ref in refs.items() if has_errors(ref.fingerprint))
+    return found
 
 
 def unlabelled(wanted: Sequence[str], settings: Settings, store: Store) -> list[str]:

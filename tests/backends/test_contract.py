@@ -139,8 +139,22 @@ def test_looking_at_the_registry_imports_no_model() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'text-minilm2'.*fake-text.*text-minilm"):
+    with pytest.raises(ConfigError, match=r"'text-minilm2'.*audio-logmel.*text-minilm"):
         load_backend("text-minilm2")
+
+
+def test_a_fake_is_known_to_tests_alone(tmp_path: Path) -> None:
+    config = tmp_path / "fake.yaml"
+    config.write_text("backends: {text: {name: fake-text}}", encoding="utf-8")
+    entry = "import sys; from vsa_core.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", entry, "predict", "text", "-", "--config", str(config)],
+        cwd=REPO, input="good", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("vsa: no backend is named 'fake-text'; there are: audio-logmel, ")
+    assert "fake-" not in done.stderr.partition(";")[2]
+    assert not [path for path in REPO.glob("vsa_core/**/*.py") if "fake" in path.name]
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         assert process.wait() == 141
 
 
+@pytest.mark.usefixtures("fakes_in_children")
 def test_output_that_the_terminal_cannot_show_does_not_break_it(tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/\xff\xe9.png"
     config = tmp_path / "fake.yaml"

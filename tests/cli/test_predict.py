@@ -27,7 +27,7 @@ KEYS = ["sentiment", "sentiment_probs", "emotion", "emotion_probs"]
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
+def config(tmp_path: Path, fakes_in_children: None) -> Path:
     path = tmp_path / "fake.yaml"
     path.write_text(_CONFIG, encoding="utf-8")
     return path

@@ -27,16 +27,20 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def in_prefect(prefect_api: str) -> Iterator[None]:
-    """Flows of this test run against that server."""
+def in_prefect(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Flows of this test run against that server, and try again at once."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from flows import stages
+
+    for task in (stages.ingest, stages.transcribe, stages.segment, *stages.predict.values()):
+        monkeypatch.setattr(task, "retry_delay_seconds", 0)
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         yield
 
 
 @pytest.fixture
-def fake_config(tmp_path: Path) -> Path:
+def fake_config(tmp_path: Path, fakes_in_children: None) -> Path:
     """Settings under which no real model is loaded."""
     path = tmp_path / "fake.yaml"
     settings = {

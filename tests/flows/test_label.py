@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import bad_media
+from tests.fakes import Fake, FakeFace
 from vsa_core.backends import BACKENDS, Faces
-from vsa_core.backends.fake import Fake, FakeFace
 from vsa_core.errors import SourceError, StoreError
 from vsa_core.media import Media
 from vsa_core.query import ask
@@ -131,7 +131,7 @@ def test_running_again_computes_nothing_and_changes_nothing(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a stage ran again")
 
-    monkeypatch.setattr("vsa_core.backends.fake.Fake.read", never)
+    monkeypatch.setattr("tests.fakes.Fake.read", never)
     monkeypatch.setattr("vsa_core.transcripts.read_captions", never)
     monkeypatch.setattr("vsa_core.ingest.probe", never)
     monkeypatch.setattr("hashlib.file_digest", never)

@@ -21,6 +21,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.fakes import in_children
 from tests.flows.test_command import VSA
 from tests.flows.test_label import captions, contents, film
 from vsa_core.config import Run, load_config
@@ -38,7 +39,8 @@ _LIMIT_S = 120
 _HELD = """
 import os, time
 from pathlib import Path
-from vsa_core.backends import fake, text_minilm
+from tests import fakes
+from vsa_core.backends import text_minilm
 
 HERE = Path(__file__).parent
 
@@ -61,11 +63,13 @@ def held(loader):
         return model
     return load
 
-load_minilm, load_fake = held(text_minilm.load), held(fake.load_text)
+load_minilm, load_fake = held(text_minilm.load), held(fakes.load_text)
 """
 _START = """
+from tests.fakes import register
 from vsa_core.backends import BACKENDS
 
+register()
 BACKENDS.loaders["text-minilm"] = "held:load_minilm"
 BACKENDS.loaders["fake-text"] = "held:load_fake"
 """
@@ -78,8 +82,7 @@ def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "working").mkdir(parents=True)
     (folder / "held.py").write_text(_HELD, encoding="utf-8")
     (folder / "sitecustomize.py").write_text(_START, encoding="utf-8")
-    path = os.environ.get("PYTHONPATH")
-    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{path}" if path else str(folder))
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{in_children()}")
     monkeypatch.syspath_prepend(folder)  # a pool's processes take it from here
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from flows.evaluate import evaluate
 from flows.label import label_sources
 from flows.relabel import relabel
 from flows.watch import watch_channels
+from tests.fakes import Fake, FakeSample
 from tests.small_site import Request, Site, film
 from vsa_core import archive
 from vsa_core.archive import State
+from vsa_core.backends import Prediction
 from vsa_core.cli import main
 from vsa_core.errors import ConfigError, UsageError
+from vsa_core.fusion import LATE_FUSION
 from vsa_core.query import ask
 from vsa_core.runs import RunFailedError
 from vsa_core.store import Store
@@ -149,6 +153,28 @@ def test_a_channel_that_cannot_be_listed_costs_no_other(
         watch(only, tmp_path / "other", web_config)
 
 
+def test_what_a_model_failed_at_is_looked_at_again_the_next_night(
+    channels: Path, channel_site: Site, tmp_path: Path, web_config: Path
+) -> None:
+    store, says = tmp_path / "store", Fake.predict
+
+    def breaks(self: Fake, samples: Sequence[FakeSample]) -> Prediction:
+        if any("talk 3" in sample.text for sample in samples):
+            raise ValueError("odd")
+        return says(self, samples)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Fake, "predict", breaks)
+        [first] = watch(channels, store, web_config)
+    assert (first["status"], first["errors"]["text"]) == ("partial", 1)
+    channel_site.asked.clear()
+    [second] = watch(channels, store, web_config)
+    assert (second["status"], second["videos"], second["with_text"]) == ("complete", 1, 1)
+    assert not [path for path in channel_site.asked if path.endswith(".mp4")]  # it is here still
+    assert watch(channels, store, web_config) == []
+    assert states(store) == {State.LABELLED: 6}
+
+
 def test_filters_of_a_channel(channel_site: Site, tmp_path: Path, web_config: Path) -> None:
     channels = write(
         tmp_path,
@@ -168,19 +194,29 @@ def test_filters_of_a_channel(channel_site: Site, tmp_path: Path, web_config: Pa
 def test_a_domain_is_adapted_to_and_the_decision_is_kept(
     channels: Path, tmp_path: Path, web_config: Path
 ) -> None:
+    """Six segments are too few to show that a model is better: it stays a candidate."""
     store = tmp_path / "store"
     summary = adapt_domain(channels=str(channels), store=str(store), config=str(web_config))
-    assert summary["videos"] == 6
-    decisions = list(ask(Store(store), "FROM promotions").rows())
-    if summary["decision"] is None:  # nothing could be learned
-        assert summary["late_fusion_because"]
-        assert decisions == []
-    else:
-        [decision] = decisions
-        assert decision["reason"] == summary["decision"]["reason"]
+    assert summary["videos"] == summary["segments"] == 6
+    said = summary["decision"]
+    assert (said["action"], said["model_id"]) == ("candidate", summary["candidate"])
+    assert said["reason"]
+    assert summary["late_fusion_because"] in said["reason"]
+    assert summary["model_id"] == LATE_FUSION
+    [decision] = ask(Store(store), "FROM promotions").rows()
+    assert {name: decision[name] for name in ("action", "reason", "model_id")} == {
+        name: said[name] for name in ("action", "reason", "model_id")
+    }
     assert verify(Store(store)) == []
     with pytest.raises(ConfigError, match="no channel of domain 'cooking'"):
         adapt_domain("cooking", str(channels), str(store), config=str(web_config))
+    # A strategy that learns nothing leaves nothing to decide.
+    settings = yaml.safe_load(web_config.read_text(encoding="utf-8"))
+    settings["fusion"]["strategy"] = "vote"
+    web_config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    summary = adapt_domain(channels=str(channels), store=str(store), config=str(web_config))
+    assert (summary["candidate"], summary["decision"]) == ("vote", None)
+    assert len(list(ask(Store(store), "FROM promotions").rows())) == 1
 
 
 def test_relabelling_says_what_is_missing(tmp_path: Path, web_config: Path) -> None:
@@ -193,14 +229,21 @@ def test_relabelling_says_what_is_missing(tmp_path: Path, web_config: Path) -> N
 
 
 def test_labels_are_scored_against_a_file(channels: Path, tmp_path: Path, web_config: Path) -> None:
+    """Of which all but one say something else than the labels."""
     store = tmp_path / "store"
     watch(channels, store, web_config)
-    rows = list(ask(Store(store), "SELECT segment_id, sentiment FROM labels").rows())
+    [*wrong, right] = ask(Store(store), "SELECT segment_id, sentiment FROM labels").rows()
+    assert right["sentiment"] is not None
+    other = {"negative": "positive", "neutral": "negative", "positive": "neutral", None: "neutral"}
     truth = tmp_path / "truth.csv"
-    lines = [f"{row['segment_id']},{row['sentiment'] or 'neutral'}" for row in rows]
+    lines = [f"{row['segment_id']},{other[row['sentiment']]}" for row in wrong]
+    lines.append(f"{right['segment_id']},{right['sentiment']}")
     truth.write_text("\n".join(["segment_id,sentiment", *lines]) + "\n", encoding="utf-8")
-    found = evaluate(str(store), str(truth))
-    assert found["rows"]
+    labelled = sum(row["sentiment"] is not None for row in (*wrong, right))
+    found = evaluate(str(store), str(truth))["targets"]["sentiment"]
+    assert found["n"] == 6
+    assert found["coverage"] == pytest.approx(labelled / 6)
+    assert found["accuracy"]["value"] == pytest.approx(1 / labelled)
 
 
 def test_what_was_refused_is_tried_again_when_asked(

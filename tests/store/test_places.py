@@ -20,6 +20,7 @@ from vsa_core.errors import StoreError
 from vsa_core.query import ask
 from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
+from vsa_core.store.disk import Place, Write
 from vsa_core.verify import verify
 
 
@@ -140,6 +141,63 @@ def test_a_compaction_killed_before_it_removes_what_it_joined_doubles_nothing(
     assert verify(Store(url)) == []
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_what_is_committed_during_a_compaction_counts(
+    store: Store, url: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just before or after the joined file is put, and before what was joined is removed."""
+    for number in range(4):
+        store.commit("segments", f"v{number}", segments(f"v{number}", 2, "old"), "a")
+    other, place = Store(url), type(store._place)
+    put, seen = place.put, []
+
+    def meanwhile() -> None:
+        other.commit("segments", "v1", segments("v1", 1, "new"), "b")
+        other.commit("segments", "v9", segments("v9", 1, "new"), "b")
+
+    def putting(self: Place, name: str, write: Write) -> None:
+        joined = "part-" in name and not seen
+        if joined:
+            seen.append(name)
+        if joined and moment == "before":
+            meanwhile()
+        put(self, name, write)
+        if joined and moment == "after":
+            meanwhile()
+
+    monkeypatch.setattr(place, "put", putting)
+    store.compact()
+    assert seen
+    old = [f"v{number} old {i}" for number in (0, 2, 3) for i in range(2)]
+    for _ in range(2):
+        again = Store(url)
+        assert texts(again) == sorted([*old, "v1 new 0", "v9 new 0"])
+        assert again.find("segments", "v1").fingerprint == "b"
+        assert verify(again) == []
+        again.compact(min_files=0)
+
+
+def test_a_compaction_leaves_what_it_cannot_join(
+    store: Store, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of another version is left to a migration, one that is torn to `vsa store verify`."""
+    from dataclasses import replace
+
+    with monkeypatch.context() as patched:
+        patched.setitem(TABLES, "segments", replace(TABLES["segments"], version=0))
+        store.commit("segments", "v0", segments("v0"), "a")
+    for number in range(1, 4):
+        store.commit("segments", f"v{number}", segments(f"v{number}"), "a")
+    [torn] = [file for file in store.every_file("segments") if file.key == "v1"]
+    store._place.put(torn.name, lambda out: out.write(b"PAR1"))
+    now = Store(url)
+    now.compact()
+    assert sorted(str(file.key) for file in now.every_file("segments")) == ["None", "v0", "v1"]
+    assert sorted(now.refs("segments")) == ["v2", "v3"]
+    now.rewrite("segments", lambda rows, _, made_from: (rows, made_from))
+    assert sorted(Store(url).refs("segments")) == ["v0", "v2", "v3"]
+
+
 def test_runs_are_compacted_by_their_own_id(tmp_path: Path, url: str) -> None:
     local = small_store(tmp_path / "small")
     store = Store(url)
@@ -230,16 +288,16 @@ def test_files_of_an_older_version_are_named_and_rewritten(
     assert "segments/0, this is segments/1" in verify(now)[0]
     seen = []
 
-    def convert(rows: pa.Table, tag: str) -> pa.Table:
+    def convert(rows: pa.Table, tag: str, made_from: str) -> tuple[pa.Table, str]:
         seen.append(tag)
-        return rows
+        return rows, f"{made_from}!"
 
     now.rewrite("segments", convert)
     assert set(seen) == {"segments/0"}
     again = Store(url)
     assert again.outdated() == {}
     assert {k: r.fingerprint for k, r in again.refs("segments").items()} == {
-        f"v{n}": f"f{n}" for n in range(4)
+        f"v{n}": f"f{n}!" for n in range(4)
     }
     assert sum(t.num_rows for t in again.scan("segments")) == 12
     assert verify(again) == []

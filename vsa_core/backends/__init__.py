@@ -151,9 +151,6 @@ BACKENDS: Registry[Backend] = Registry(
         "face-deepface": "vsa_core.backends.face_deepface:load",
         "audio-logmel": "vsa_core.backends.audio_logmel:load",
         "audio-wav2vec2-ser": "vsa_core.backends.audio_wav2vec2:load",
-        "fake-text": "vsa_core.backends.fake:load_text",
-        "fake-face": "vsa_core.backends.fake:load_face",
-        "fake-audio": "vsa_core.backends.fake:load_audio",
     },
 )
 # The names, for whoever lists them.

@@ -87,7 +87,7 @@ def _edit_file(
     elif not file.superseded and changed.equals(rows):
         return
     elif file.key is None:
-        rewrite_compacted(place, footers, file, lambda keyed: change(keyed[2]))
+        rewrite_compacted(place, footers, file, lambda keyed: (*keyed[:2], change(keyed[2])))
     else:
         footer = footers.of(file)
         fingerprint = footer.fingerprint if footer is not None else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsa_core import progress
 from vsa_core.config import Settings, fingerprint
-from vsa_core.errors import MediaError
+from vsa_core.errors import MediaError, said
 from vsa_core.ingest.folder import videos_in
 from vsa_core.language import tag_of
 from vsa_core.media import probe
@@ -161,9 +161,9 @@ def _identified(item: Found, known: dict[tuple[str, int, int], str]) -> Found:
             size=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
         )
-    except OSError as error:
-        reason = f"{item.path} cannot be read: {error.strerror}"
-        return replace(item, video_id=by_path, problem=reason)
+    except Exception as error:  # noqa: BLE001 - one file's, which is told when it is opened
+        reason = (error.strerror if isinstance(error, OSError) else None) or said(error)
+        return replace(item, video_id=by_path, problem=f"{item.path} cannot be read: {reason}")
 
 
 def standing(found: Found, row: str, settings: Settings, has_info: bool = True) -> bool:
@@ -192,7 +192,8 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
     """Open a found video and put its row into the videos table, failed or not.
 
     Raises:
-        MediaError: it cannot be decoded, or is longer than allowed; the row says so too.
+        MediaError: it cannot be decoded, or is longer than allowed; the row says so too, as it
+            does of what nobody expected.
     """
     info, info_note = _info_beside(Path(found.path))
     made_from = _made_from(found, info, settings)
@@ -200,7 +201,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
         if stale != found.video_id:
             store.discard("videos", stale)
     ref = store.fresh("videos", found.video_id, made_from)
-    if ref is not None and not found.replaces:
+    if ref is not None and store.read(ref, ["status"])["status"][0].as_py() == "ok":
         return ref
     row = _row(found, info)
     row["note"] = info_note
@@ -222,8 +223,8 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
             has_video=media.has_video,
             has_audio=media.has_audio,
         )
-    except MediaError as error:
-        row.update(status="error", note=str(error))
+    except Exception as error:
+        row.update(status="error", note=said(error))
         store.commit("videos", found.video_id, table_from_rows("videos", [row]), made_from)
         raise
     return store.commit("videos", found.video_id, table_from_rows("videos", [row]), made_from)

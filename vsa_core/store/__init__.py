@@ -8,7 +8,7 @@ fingerprint has nothing to do. The files lie in a folder (`disk.py`) or a bucket
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import BinaryIO
 
@@ -215,12 +215,13 @@ class Store(Reader):
         self._named("videos", "")
         return retried(lambda: upkeep.outdated(self._place, self._footers))
 
-    def rewrite(self, table: str, convert: Callable[[pa.Table, str], pa.Table]) -> None:
+    def rewrite(self, table: str, convert: upkeep.Convert) -> None:
         """Write every file of a table that is of an older version anew, one after the other.
 
         Args:
             table: name in `schemas.TABLES`.
-            convert: rows and the tag they are of → the same rows as the schema has them now.
+            convert: rows, the tag they are of and their fingerprint → the same rows as the schema
+                has them now, and their fingerprint.
 
         Raises:
             StoreError: a file does not read, or what becomes of it is not the table's schema.

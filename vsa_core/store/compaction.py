@@ -86,7 +86,7 @@ def compact_part(
 
 
 def rewrite_compacted(
-    place: Place, footers: Footers, file: StoredFile, change: Callable[[Keyed], pa.Table | None]
+    place: Place, footers: Footers, file: StoredFile, change: Callable[[Keyed], Keyed | None]
 ) -> None:
     """Put a compacted file in the place of one, with other rows.
 
@@ -94,15 +94,14 @@ def rewrite_compacted(
         place: where it lies.
         footers: of its files.
         file: which.
-        change: the rows that a key's become; None leaves the key out.
+        change: what becomes of a key's rows and fingerprint; None leaves the key out.
     """
     made = name_of(file.table, file.part, file.generation)
 
     def changed() -> Iterator[Keyed]:
         for keyed in keyed_rows(place, footers, file, file.table in APPEND_ONLY):
-            rows = change(keyed)
-            if rows is not None:
-                yield keyed[0], keyed[1], rows
+            if (new := change(keyed)) is not None:
+                yield new
 
     place.put(made, lambda out: write_rows(TABLES[file.table], changed(), out))
     place.remove([file.name])

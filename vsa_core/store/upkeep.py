@@ -31,6 +31,9 @@ from vsa_core.store.files import (
     write_file,
 )
 
+# Rows, the tag they are of and their fingerprint → the rows and the fingerprint they have now.
+Convert = Callable[[pa.Table, str, str], tuple[pa.Table, str]]
+
 _MARK = "vsa-store.json"
 _FORMAT = 2  # of names and folders; 1 had no mark
 _QUARANTINE = ".quarantine"
@@ -80,16 +83,18 @@ def rewrite(
     place: Place,
     footers: Footers,
     table: str,
-    convert: Callable[[pa.Table, str], pa.Table],
+    convert: Convert,
 ) -> None:
     """Write files of an older version anew; see `Store.rewrite`."""
     spec = TABLES[table]
 
-    def converted(rows: pa.Table, tag: str, where: str) -> pa.Table:
-        new = checked(spec, convert(rows.replace_schema_metadata(None), tag), where)
+    def converted(keyed: Keyed, tag: str, where: str) -> Keyed:
+        key, made_from, rows = keyed
+        new, made_from = convert(rows.replace_schema_metadata(None), tag, made_from)
+        new = checked(spec, new, where)
         if new.num_rows != rows.num_rows:
             raise StoreError(f"{where}: {rows.num_rows} rows became {new.num_rows} in {spec.tag}")
-        return new
+        return key, made_from, new
 
     def one(file: StoredFile) -> None:
         footer = footers.of(file)
@@ -97,11 +102,12 @@ def rewrite(
             return
         tag, where = footer.tag, place.where(file.name)
         if file.key is None:
-            rewrite_compacted(place, footers, file, lambda keyed: converted(keyed[2], tag, where))
+            rewrite_compacted(place, footers, file, lambda keyed: converted(keyed, tag, where))
         else:
             with reading(where):
                 rows = read_file(place.filesystem, file.path)
-            _replace(place, file, converted(rows, tag, where), footer.fingerprint)
+            _, made_from, new = converted((file.key, footer.fingerprint, rows), tag, where)
+            _replace(place, file, new, made_from)
 
     def whole() -> None:
         for part, listed in by_part(place.files(table)).items():
@@ -183,15 +189,15 @@ def _purge_compacted(
 ) -> int:
     removed = 0
 
-    def change(keyed: Keyed) -> pa.Table | None:
+    def change(keyed: Keyed) -> Keyed | None:
         nonlocal removed
-        key, _, rows = keyed
+        key, made_from, rows = keyed
         if by_key:
             removed += rows.num_rows if key in videos else 0
-            return None if key in videos else rows
+            return None if key in videos else keyed
         kept = _without(rows, videos)
         removed += rows.num_rows - kept.num_rows
-        return kept
+        return key, made_from, kept
 
     if not counts:
         place.remove([file.name])

@@ -29,7 +29,7 @@ class Transcriber(Protocol):
 
         Raises:
             MediaError: the sound cannot be decoded.
-            BackendError: the model fails.
+            ModelError: the model fails.
         """
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pocketsphinx
 
 from vsa_core.cues import Cue, Transcript, Word
-from vsa_core.errors import BackendError
+from vsa_core.errors import BackendError, ModelError
 from vsa_core.media import Media
 from vsa_core.voice import Span, speech_spans
 
@@ -84,7 +84,7 @@ class PocketSphinx:
                     for segment in self._decoder.seg() or ()
                 ]
             except RuntimeError as error:
-                raise BackendError(
+                raise ModelError(
                     f"transcriber {NAME!r} failed at {span.start_ms} ms: {error}"
                 ) from error
         return tuple(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsa_core.cues import Cue, Transcript
-from vsa_core.errors import BackendError, ConfigError
+from vsa_core.errors import ConfigError, ModelError
 from vsa_core.media import Media
 from vsa_core.transcripts.whisper_windows import Timed, Window, windows
 from vsa_core.voice import speech_spans
@@ -237,7 +237,7 @@ class WhisperTranscriber:
         try:
             return self._heard(engine, self._encoded(engine, chain([first], found)))
         except RuntimeError as error:  # torch's and CTranslate2's
-            raise BackendError(
+            raise ModelError(
                 f"transcriber {self.id} failed: {error!s:.200}: if memory is short, give a smaller "
                 "batch_size or model"
             ) from error

@@ -2,19 +2,22 @@
 
 What they say follows from a hash of the segment, so that any two of them are the same everywhere
 and no two segments alike. Each takes the texts on which it shall be absent, abstain or break.
+`conftest.py` makes them known to tests, and `in_children` to the processes that tests start.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsa_core.backends import Clip, Faces, People, Prediction
+from vsa_core.backends import BACKENDS, Clip, Faces, People, Prediction
 from vsa_core.labels import EMOTIONS, Modality, sentiment_from_emotion
 from vsa_core.media import Media
 
@@ -134,3 +137,16 @@ class FakeFace(Fake):
 load_text = functools.partial(Fake, Modality.TEXT)
 load_face = functools.partial(FakeFace, Modality.FACE)
 load_audio = functools.partial(Fake, Modality.AUDIO, votes=False)
+
+
+def register() -> None:
+    """Make the fakes backends of this process, by the names `fake-text`, `-face` and `-audio`."""
+    loaders = {f"fake-{m}": f"{__name__}:load_{m}" for m in Modality}
+    BACKENDS.loaders.update(loaders)  # type: ignore[attr-defined]
+
+
+def in_children() -> str:
+    """The PYTHONPATH under which a new process knows the fakes."""
+    tests = Path(__file__).parent
+    added = [str(tests.parent), f"{tests}/in_children"]
+    return os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *added]))
