@@ -49,18 +49,11 @@ def list_channel(
     problems: list[str] = []
     for url in channel.urls:
         try:
-            items.update((item.source_id, item) for item in listed(url, settings, settled))
+            items.update(
+                (item.source_id, item) for item in listed(url, settings, settled, channel=True)
+            )
         except SourceError as error:
             problems.append(str(error))
-    # An address that should be a channel and was refused as a video may be one again tomorrow.
-    new = [
-        item
-        for source, item in items.items()
-        if source not in settled or _may_return(item, known[source])
-    ]
-    found = tuple(Found(item.url, item.url, item=item) for item in new)
+    new = [item for source, item in items.items() if source not in settled]
+    found = tuple(Found(item.shown, item.shown, item=item) for item in new)
     return News(channel.name, len(items), found, tuple(problems))
-
-
-def _may_return(item: Item, one: Known) -> bool:
-    return item.asked and not one.done
