@@ -37,6 +37,7 @@ from vsa_core.ingest.refusals import Outcome, Refusal
 _HEAD_BYTES = 8192
 _MAX_ITEMS = 20_000  # of all pages; daily shows of ten years have 4,000
 _MAX_PAGES = 100
+_MAX_MARKS = 3_000_000  # of a page
 _MAX_DEPTH = 200
 _MAX_LINKS = 100  # of one item
 _MAX_TEXT = 2000
@@ -44,7 +45,8 @@ _CHUNK = 1 << 20
 
 # Nothing is tried twice here (`*+`, `(?>`): a page may be made to be slow to match.
 _PROLOG = re.compile(
-    r"(?>[\s\ufeff]|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*+(?:\[.*?\]\s*)?>)*+", re.DOTALL | re.IGNORECASE
+    r"(?>[\s\ufeff]|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*+(?:\[.*?\]\s*)?>)*+",
+    re.DOTALL | re.IGNORECASE,
 )
 _ROOT = re.compile(r"<(?:[\w.-]+:)?(?:rss|feed|rdf)[\s/>]", re.IGNORECASE)
 _TYPES = re.compile(r"application/(?:rss|atom|rdf|feed)\+(?:xml|json)", re.IGNORECASE)
@@ -323,6 +325,8 @@ def read_feed(raw: bytes, kind: str, page: str, feed: Feed) -> None:
     if _NESTED.search(text, 0, start):
         reason = "its feed declares entities that hold others, which are not expanded"
         raise Refusal(Outcome.REFUSED, "entities", reason)
+    if text.count("<") + text.count("&") > _MAX_MARKS:
+        raise _refused("feed", f"its feed has more than {_MAX_MARKS:,} tags and entities")
     if _LONG_TAG.search(text):
         raise _refused("feed", "its feed has a tag of more than 1 MB")
     reader = _Reader(page, feed)
@@ -432,6 +436,8 @@ class _Reader:
 
     def _inside(self, item: _Item, name: str, base: str, said: Mapping[str, str]) -> None:
         """An element somewhere in an item, with its attributes by names in lower case."""
+        if len(item.links) + len(item.captions) >= _MAX_LINKS:
+            return
         local = {key.rpartition(":")[2]: value for key, value in said.items()}
         kind = local.get("type", "").partition(";")[0].strip().lower()
         if name == "podcast:alternateEnclosure":
@@ -440,7 +446,7 @@ class _Reader:
             (local[key] for key in ("url", "href", "uri", "resource", "src") if key in local), ""
         )
         url = _joined(base, place)
-        if url is None or len(item.links) + len(item.captions) >= _MAX_LINKS:
+        if url is None:
             return
         rel = said.get("rel", "alternate")
         if name == "podcast:source":
