@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from prefect import task
 
 from tasks.policies import STAGE
+from tasks.shards import Failure
 from vsa_core.archive import Known
 from vsa_core.channels import Channel
 from vsa_core.config import Settings
 from vsa_core.errors import SourceError
 from vsa_core.ingest import Found
+from vsa_core.ingest.addresses import shown
 from vsa_core.ingest.listing import Item, listed
 
 
@@ -30,7 +32,7 @@ class News:
     channel: str
     listed: int
     found: tuple[Found, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Failure, ...]
 
 
 @task(name="list-channel", **STAGE)
@@ -46,14 +48,14 @@ def list_channel(
         source for source, one in known.items() if (one.done if retry else one.settled(most))
     }
     items: dict[str, Item] = {}
-    problems: list[str] = []
+    problems: list[Failure] = []
     for url in channel.urls:
         try:
             items.update(
                 (item.source_id, item) for item in listed(url, settings, settled, channel=True)
             )
         except SourceError as error:
-            problems.append(str(error))
+            problems.append(Failure("", shown(url), str(error)))
     new = [item for source, item in items.items() if source not in settled]
     found = tuple(Found(item.shown, item.shown, item=item) for item in new)
     return News(channel.name, len(items), found, tuple(problems))

@@ -81,15 +81,18 @@ READ: dict[str, tuple[str | bytes, str]] = {
         "Talk 0",
     ),
     "a declared space": (
-        rss(f"<title>We&nbsp;love</title>{_LINK}", before='<!DOCTYPE rss [<!ENTITY nbsp "&#160;">]>'),
+        rss(
+            f"<title>We&nbsp;love</title>{_LINK}",
+            before='<!DOCTYPE rss [<!ENTITY nbsp "&#160;">]>',
+        ),
         "We\xa0love",
     ),
-    "entities of HTML": (rss(f"<title>We&nbsp;love &eacute;t&hellip;</title>{_LINK}"), "We\xa0love ét…"),
+    "entities of HTML": (rss(f"<title>a&nbsp;&eacute;t&hellip;</title>{_LINK}"), "a\xa0ét…"),
     "an unknown entity": (rss(f"<title>A &nosuch; B</title>{_LINK}"), "A &nosuch; B"),
-    "a bare ampersand": (rss(f"<title>Q & A &amp; you & I; R&D</title>{_LINK}"), "Q & A & you & I; R&D"),
+    "a bare ampersand": (rss(f"<title>Q & A &amp; R&D; x</title>{_LINK}"), "Q & A & R&D; x"),
     "an ampersand in a link": (rss(enclosure("/1.mp4?a=1&b=2")), "Talk 0"),
     "character data": (rss(f"<title><![CDATA[Q & A <&nbsp;>]]></title>{_LINK}"), "Q & A <&nbsp;>"),
-    "control characters": (rss(f"<title>Go\x0bod\x00 mor&#8;ning&#xFFFF;</title>{_LINK}"), "Good morning"),
+    "control characters": (rss(f"<title>Go\x0bod\x00&#8;&#xFFFF;</title>{_LINK}"), "Good"),
     "UTF-16": (rss(f"<title>Größe</title>{_LINK}").encode("utf-16"), "Größe"),
     "Latin-1, undeclared": (rss(f"<title>Größe</title>{_LINK}").encode("latin-1"), "Größe"),
     "Windows-1252 called Latin-1": (
@@ -100,7 +103,9 @@ READ: dict[str, tuple[str | bytes, str]] = {
         "Größe \u2013 \u201ea\u201c",
     ),
     "UTF-8 called Latin-1": (
-        rss(f"<title>Größe</title>{_LINK}", before='<?xml version="1.0" encoding="latin1"?>').encode(),
+        rss(
+            f"<title>Größe</title>{_LINK}", before='<?xml version="1.0" encoding="latin1"?>'
+        ).encode(),
         "Größe",
     ),
     "Cyrillic": (
@@ -130,9 +135,11 @@ READ: dict[str, tuple[str | bytes, str]] = {
     ),
     "RDF": (
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns="http://purl.org/rss/1.0/"'
-        ' xmlns:enc="http://purl.oclc.org/net/rss_2.0/enc#"><channel><title>S</title><items><rdf:Seq>'
+        ' xmlns:enc="http://purl.oclc.org/net/rss_2.0/enc#"><channel><title>S</title><items>'
+        "<rdf:Seq>"
         '<rdf:li resource="x"/></rdf:Seq></items></channel><item rdf:about="x"><title>Talk</title>'
-        '<link>/page</link><enc:enclosure rdf:resource="/1.mp4" enc:type="video/mp4"/></item></rdf:RDF>',
+        '<link>/page</link><enc:enclosure rdf:resource="/1.mp4" enc:type="video/mp4"/></item>'
+        "</rdf:RDF>",
         "Talk",
     ),
     "Atom": (atom('<link rel="enclosure" href="/1.mp4" type="video/mp4"/>'), "Talk 0"),
@@ -239,7 +246,8 @@ CHOSEN: dict[str, str] = {
     "a group": "<media:group>" + content("a.png", type="image/png") + content("ok.mp4", height=240)
     + "</media:group>",
     "the best that is enough": content("a.mp4", type="video/mp4", height=1080)
-    + content("b.mp4", type="video/mp4", height=240) + content("ok.mp4", type="video/mp4", height=480)
+    + content("b.mp4", type="video/mp4", height=240)
+    + content("ok.mp4", type="video/mp4", height=480)
     + content("c.mp4", type="video/mp4", height=720),
     "the smallest where all are large": content("a.mp4", type="video/mp4", height=1080)
     + content("ok.mp4", type="video/mp4", height=720),
@@ -247,9 +255,11 @@ CHOSEN: dict[str, str] = {
     "no sample": content("a.mp4", type="video/mp4", expression="sample", height=480)
     + content("ok.mp4", type="video/mp4", height=240),
     "sound that is enough": content("a.mp3", type="audio/mpeg", bitrate=320)
-    + content("ok.mp4.mp3", type="audio/mpeg", bitrate=128) + content("b.mp3", type="audio/mpeg", bitrate=64),
-    "an alternative": enclosure("a.mp3", "audio/mpeg") + '<podcast:alternateEnclosure type="video/mp4"'
-    ' height="480"><podcast:source uri="ipfs://x"/><podcast:source uri="ok.mp4"/></podcast:alternateEnclosure>',
+    + content("ok.mp4.mp3", type="audio/mpeg", bitrate=128)
+    + content("b.mp3", type="audio/mpeg", bitrate=64),
+    "an alternative": enclosure("a.mp3", "audio/mpeg")
+    + '<podcast:alternateEnclosure type="video/mp4" height="480"><podcast:source uri="ipfs://x"/>'
+    '<podcast:source uri="ok.mp4"/></podcast:alternateEnclosure>',
     "white space": enclosure("\n  ok.mp4 "),
     "a base": '<x xml:base="/nothing/"/>' + enclosure("ok.mp4"),
 }  # fmt: skip
@@ -281,14 +291,14 @@ def test_links_are_resolved_against_the_nearest_base(site: Site, film_bytes: byt
 
 
 def test_what_has_no_media_leads_to_its_page(site: Site) -> None:
-    assert paths(site, rss("<link>/page</link>", '<link>/a</link><guid isPermaLink="false">x</guid>')) == [
-        "/page", "/a",
-    ]  # fmt: skip
+    body = rss("<link>/page</link>", '<link>/a</link><guid isPermaLink="false">x</guid>')
+    assert paths(site, body) == ["/page", "/a"]
     video = "https://www.youtube.com/watch?v=aaaaaaaaaa1"
     flash = (
         '<media:content url="https://www.youtube.com/v/x" type="application/x-shockwave-flash"/>'
     )
-    assert paths(site, atom(f'<link rel="alternate" href="{video}"/><media:group>{flash}</media:group>')) == [video]  # fmt: skip
+    entry = f'<link rel="alternate" href="{video}"/><media:group>{flash}</media:group>'
+    assert paths(site, atom(entry)) == [video]
 
 
 def test_ids_name_episodes_and_no_two_the_same(site: Site) -> None:

@@ -132,9 +132,8 @@ class FeedsIE(GenericIE):
         """
         feed, seen = Feed(), {url, answer.url}
         while True:
-            page = answer.url
-            read_feed(answer.whole(), answer.get_header("Content-Type", ""), page, feed)
-            following = feed.following and urljoin(page, feed.following)
+            read_feed(answer.whole(), answer.get_header("Content-Type", ""), answer.url, feed)
+            following = feed.following and _unlocked(feed.following, url)
             if not following or following in seen or len(seen) > _MAX_PAGES:
                 break
             seen.add(following)
@@ -144,7 +143,17 @@ class FeedsIE(GenericIE):
             kinds = ", ".join(sorted(feed.kinds)[:5])
             said = f"{len(feed.items)} items and none with media" if feed.items else "no items"
             raise _refused("no_media", f"its feed holds {said}" + f" (seen: {kinds})" * bool(kinds))
+        for entry in entries:
+            files = [file for one in entry["_told"]["subtitles"].values() for file in one]
+            for file in [entry, *files]:
+                file["url"] = _unlocked(file["url"], url)
         return {"_type": "playlist", "id": url, "webpage_url": url, "entries": entries}
+
+
+def _unlocked(place: str, feed: str) -> str:
+    """An address with the name and password of the feed's, where both are at one host."""
+    home = "/".join(feed.split("/")[:3])
+    return place.replace(shown(home), home, 1) if place.startswith(f"{shown(home)}/") else place
 
 
 class _IsFeed(Exception):  # noqa: N818 - it is no error
@@ -344,9 +353,8 @@ def read_feed(raw: bytes, kind: str, page: str, feed: Feed) -> None:
 
 def _decoded(raw: bytes, kind: str) -> str:
     """The text: UTF-8 whatever is declared, if it is; else as declared; else Windows-1252."""
-    for mark, name in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
-        if raw.startswith(mark):
-            return raw.decode(name, "replace")
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", "replace")
     if raw[:2] in (b"<\0", b"\0<", b"{\0", b"\0{"):
         return raw.decode("utf-16-le" if raw[1] == 0 else "utf-16-be", "replace")
     text = raw.decode("utf-8-sig", "replace")

@@ -289,7 +289,9 @@ def _object(path: Path) -> dict[str, Any]:
 def _write_info(ydl: Any, info: dict[str, Any], path: Path) -> None:
     """What the site says, as in yt-dlp's info.json, but without formats, cookies and headers."""
     plain = ydl.sanitize_info(info)
-    hidden = ("url", "manifest_url", "cookies", "http_headers", "format", "protocol")
+    hidden = (
+        "url", "manifest_url", "cookies", "http_headers", "format", "protocol", "webpage_url_domain"
+    )  # fmt: skip
     kept: dict[str, Any] = {}
     for key, value in plain.items():
         if key.startswith("_") or key in hidden:
