@@ -505,8 +505,8 @@ ATTEMPTS = TableSpec(
                 pa.string(),
                 "`labelled`: its video went through every stage; `refused`: a clear no (private, "
                 "removed, too long …), which is asked for seldom; `failed`: it is tried again; "
-                "`later`: a live or upcoming stream. Of several attempts at a source `labelled` counts "
-                "before `refused`, that before `failed`, and that before `later`.",
+                "`later`: a live or upcoming stream. Of several attempts at a source `labelled` "
+                "counts before `refused`, that before `failed`, and that before `later`.",
             ),
             _column(
                 "kind",

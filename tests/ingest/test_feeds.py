@@ -126,6 +126,12 @@ READ: dict[str, tuple[str | bytes, str]] = {
         "Talk 0",
     ),
     "white space in a title": (rss(f"<title>\n  Good\n  morning </title>{_LINK}"), "Good morning"),
+    "a title in HTML": (
+        atom('<link rel="enclosure" href="/1.mp4"/>').replace(
+            "<title>Talk 0", '<title type="html">Q &amp;amp; A'
+        ),
+        "Q & A",
+    ),
     "titles of other things": (
         rss(
             f"<image><title>No</title></image><media:content url='/x.jpg' type='image/jpeg'>"
@@ -252,6 +258,7 @@ CHOSEN: dict[str, str] = {
     "the smallest where all are large": content("a.mp4", type="video/mp4", height=1080)
     + content("ok.mp4", type="video/mp4", height=720),
     "a picture before sound": enclosure("a.mp3", "audio/mpeg") + _MP4,
+    "a picture without an ending": enclosure("a.mp3", "audio/mpeg") + enclosure("ok.mp4/get"),
     "no sample": content("a.mp4", type="video/mp4", expression="sample", height=480)
     + content("ok.mp4", type="video/mp4", height=240),
     "sound that is enough": content("a.mp3", type="audio/mpeg", bitrate=320)
@@ -342,6 +349,23 @@ def row_of(site: Site, body: str, tmp_path: Path, **sections: Any) -> dict[str, 
 def late(body: bytes) -> Callable[[Any], None]:
     """A film that was written in 2024."""
     return lambda one: one.send(body, "video/mp4", Last_Modified="Mon, 01 Jan 2024 10:00:00 GMT")
+
+
+@pytest.mark.parametrize(
+    ("date", "wanted"),
+    [
+        ("<pubDate>Tue, 01 Oct 2019 10:00:00 EST</pubDate>", "2019-10-01T15:00:00+00:00"),
+        ("<pubDate>1 Oct 19 10:00 +0200</pubDate>", "2019-10-01T08:00:00+00:00"),
+        ("<dc:date>2019-10-01T10:00:00.5+02:00</dc:date>", "2019-10-01T08:00:00+00:00"),
+        ("<published>2019-10-01T10:00:00Z</published>", "2019-10-01T10:00:00+00:00"),
+        ("<updated>2019-10-02T10:00:00Z</updated>", "2019-10-02T10:00:00+00:00"),
+        ("<pubDate>Tue 99999999999:00:00 +99:99</pubDate>", None),
+        ("<pubDate>soon</pubDate>", None),
+    ],
+)
+def test_dates_in_every_form(site: Site, date: str, wanted: str | None) -> None:
+    published = one(site, rss(date + enclosure("a.mp4"))).published_at
+    assert (published and published.isoformat()) == wanted
 
 
 @pytest.mark.parametrize("dated", [True, False])

@@ -139,12 +139,20 @@ def test_what_leads_to_itself_ends(site: Site, tmp_path: Path, loop: str) -> Non
     assert len(site.asked) < 20
 
 
-def test_the_pages_of_a_feed_end(site: Site) -> None:
-    for n in range(120):
+@pytest.mark.parametrize("same", [True, False])
+def test_the_pages_of_a_feed_end(site: Site, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
+    monkeypatch.setattr("vsa_core.ingest.feeds._MAX_PAGES", 9)
+    for n in range(20):
         link = f'<link rel="next" href="/feed{n + 1}"/>'
-        entry = f'<entry><link rel="enclosure" href="a{n}.mp4"/></entry>'
+        entry = f'<entry><link rel="enclosure" href="a{0 if same else n}.mp4"/></entry>'
         site.file(f"/feed{n}", f"<feed>{link}{entry}</feed>".encode(), "text/xml")
-    assert len(listed(f"{site.address}/feed0", settings_of())) == len(site.asked) == 101
+    if same:
+        assert len(listed(f"{site.address}/feed0", settings_of())) == 1
+        assert len(site.asked) == 2
+    else:
+        with pytest.raises(SourceError, match="more than 9 pages"):
+            listed(f"{site.address}/feed0", settings_of())
+        assert len(site.asked) == 9
 
 
 @pytest.mark.parametrize(

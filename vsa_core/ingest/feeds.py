@@ -35,8 +35,9 @@ from vsa_core.ingest.limits import check_json
 from vsa_core.ingest.refusals import Outcome, Refusal
 
 _HEAD_BYTES = 8192
+_JSON_HEAD_BYTES = 1_000_000  # of JSON, whose keys have no order
 _MAX_ITEMS = 20_000  # of all pages; daily shows of ten years have 4,000
-_MAX_PAGES = 100
+_MAX_PAGES = 300
 _MAX_MARKS = 3_000_000  # of a page
 _MAX_DEPTH = 200
 _MAX_LINKS = 100  # of one item
@@ -60,11 +61,11 @@ _CODECS = re.compile(
 )
 _CONTROLS = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ODD = re.compile(
-    r"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|&(?:#(?:[0-9]+|[xX][0-9a-fA-F]+);|(\w+);)?",
+    r"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|&(?:#(?:[0-9]{1,8}|[xX][0-9a-fA-F]{1,7});|(\w+);)?",
     re.DOTALL,
 )
 _SPACE = re.compile(r"[ \t\r\n]+")
-_NESTED = re.compile(r"<!ENTITY[^>]*&[A-Za-z_]")
+_NESTED = re.compile(r"<!ENTITY[^>]{0,1000}?&[A-Za-z_]")
 _LONG_TAG = re.compile(r"<[^<>]{1000000}")
 
 # Prefixes as they are used here, by how their namespaces end or begin.
@@ -83,6 +84,11 @@ _PREFIXES = (
 _USUAL = {"media": "media", "itunes": "itunes", "podcast": "podcast", "dc": "dc", "atom": ""}
 _ITEMS = ("item", "entry")
 _DATES = ("pubDate", "published", "dc:date", "issued", "date_published", "updated", "modified")
+
+_WANTED = {
+    *_DATES, "title", "itunes:title", "media:title", "link", "guid", "id", "podcast:guid",
+    "language", "dc:language", "itunes:duration",
+}  # fmt: skip
 
 _MEDIA_TYPE = re.compile(
     r"(?:audio|video)/|application/(?:ogg|mp4|dash\+xml|(?:x-|vnd\.apple\.)?mpegurl)", re.IGNORECASE
@@ -114,8 +120,12 @@ class FeedsIE(GenericIE):
     def _request_webpage(self, *args: Any, **kwargs: Any) -> Any:
         answer = super()._request_webpage(*args, **kwargs)
         kind = answer.get_header("Content-Type", "") if answer else "video/"
-        if not _MEDIA_TYPE.match(kind) and is_feed(answer.peek(_HEAD_BYTES), kind):
-            raise _IsFeed(answer)
+        if not _MEDIA_TYPE.match(kind):
+            head = answer.peek(_HEAD_BYTES)
+            if head.lstrip().startswith(b"{"):
+                head = answer.peek(_JSON_HEAD_BYTES)
+            if is_feed(head, kind):
+                raise _IsFeed(answer)
         return answer
 
     def _real_extract(self, url: str) -> Any:
@@ -130,13 +140,17 @@ class FeedsIE(GenericIE):
         Raises:
             Refusal: it does not parse, is too large, or leads to nothing.
         """
-        feed, seen = Feed(), {url, answer.url}
+        feed, seen, known = Feed(), {url, answer.url}, -1
         while True:
             read_feed(answer.whole(), answer.get_header("Content-Type", ""), answer.url, feed)
             following = feed.following and _unlocked(feed.following, url)
-            if not following or following in seen or len(seen) > _MAX_PAGES:
+            # Some servers have the same page under every number.
+            before, known = known, len({item.name for item in feed.items})
+            if not following or following in seen or known == before:
                 break
             seen.add(following)
+            if len(seen) > _MAX_PAGES:
+                raise _refused("too_many", f"its feed has more than {_MAX_PAGES} pages")
             answer = self._downloader.urlopen(Request(following))
         entries = list(feed.entries(shown(clean(url)), self._settings))
         if not entries:
@@ -207,7 +221,7 @@ class _Link:
         if audio:
             size, most = self.kbps, float(settings.download.max_audio_kbps)
         fits = size is None or size <= most
-        return (sure, not audio, self.full, fits, (size or 0) * (1 if fits else -1))
+        return (min(sure, 2), not audio, self.full, fits, (size or 0) * (1 if fits else -1), sure)
 
 
 _OTHER_ENDINGS = {
@@ -224,6 +238,16 @@ class _Item:
     links: list[_Link] = field(default_factory=list)
     page: str | None = None
     captions: list[tuple[str, str, str]] = field(default_factory=list)  # language, ending, address
+
+    @property
+    def guid(self) -> str | None:
+        """The feed's name for it."""
+        return self.said.get("guid") or self.said.get("id")
+
+    @property
+    def name(self) -> object:
+        """What tells it from others."""
+        return self.guid or (self.page, *self.links[:1])
 
 
 class Feed:
@@ -259,9 +283,8 @@ class Feed:
             address: of the feed; names the channel of a feed that has no id.
             settings: `sources` and `download` count.
         """
-        ids = [item.said.get("guid") or item.said.get("id") for item in self.items]
-        often = Counter(ids)  # where it names several, it names none
-        for item, guid in zip(self.items, ids, strict=True):
+        often = Counter(item.guid for item in self.items)
+        for item in self.items:
             said = item.said
             best = max(item.links, key=lambda link: link.liking(settings), default=None)
             if best is None or best.liking(settings) == (0,):
@@ -274,7 +297,7 @@ class Feed:
             language = said.get("language") or said.get("dc:language") or self.said.get("language")
             told = {
                 "title": said.get("title") or said.get("itunes:title") or said.get("media:title"),
-                "timestamp": unified_timestamp(date),
+                "timestamp": _time(date),
                 "language": language,
                 "channel": self.said.get("title"),
                 "channel_id": self.said.get("podcast:guid") or address,
@@ -286,12 +309,13 @@ class Feed:
             yield {
                 "_type": "url",
                 "url": url,
-                "ie_key": "Generic" if best and best.liking(settings)[0] > 2 else None,
+                "ie_key": "Generic" if best and best.liking(settings)[-1] > 2 else None,
                 "title": told["title"],
                 "timestamp": told["timestamp"],
                 "duration": parse_duration(said.get("itunes:duration")),
                 "language": language,
-                "_guid": guid if often[guid] == 1 else None,
+                # What names several names none.
+                "_guid": item.guid if often[item.guid] == 1 else None,
                 "_told": {**told, "subtitles": captions},
             }
 
@@ -399,6 +423,7 @@ class _Reader:
         self._open: list[tuple[str, str]] = []  # name and base of every element around
         self._words: list[str] | None = None  # of the element that is read
         self._room = 0
+        self._html = False  # whether it is escaped once more
         self._item: _Item | None = None
         self._depth = 0  # of the item
         self._another = ""  # type and height of an alternative enclosure, whose sources come inside
@@ -439,8 +464,9 @@ class _Reader:
             self._feed.following = _joined(base, attributes.get("href", ""))
         around = self._open[-2][0] if len(self._open) > 1 else ""
         direct = len(self._open) == self._depth + 1 if self._item else around in ("channel", "feed")
-        self._words = [] if direct else None
+        self._words = [] if direct and name in _WANTED else None
         self._room = _MAX_TEXT
+        self._html = attributes.get("type") == "html"
 
     def _inside(self, item: _Item, name: str, base: str, said: Mapping[str, str]) -> None:
         """An element somewhere in an item, with its attributes by names in lower case."""
@@ -488,7 +514,8 @@ class _Reader:
             self._feed.add(item)
             self._item, self._depth = None, 0
         elif self._words is not None:
-            text = _SPACE.sub(" ", "".join(self._words)).strip()
+            text = "".join(self._words)
+            text = _SPACE.sub(" ", html.unescape(text) if self._html else text).strip()
             if item is None:
                 if text:
                     self._feed.said.setdefault(name, text)
@@ -549,6 +576,14 @@ def _joined(base: str, place: str) -> str | None:
         url = urljoin(base, place)
         return url if urlsplit(url).scheme.lower() in ("http", "https") else None
     except ValueError:
+        return None
+
+
+def _time(text: str | None) -> float | None:
+    try:
+        found: float | None = unified_timestamp(text)
+        return found
+    except OverflowError:  # a date that nobody meant
         return None
 
 
