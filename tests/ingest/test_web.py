@@ -198,7 +198,8 @@ def test_a_stream_that_is_live_in_the_listing_is_not_asked_for(site: Site, tmp_p
         ("/gone.mp4", "refused", "removed"),
         ("/missing.mp4", "failed", "not_found"),
         ("/noise.mp4", "failed", "not_a_video"),
-        ("/half.mp4", "failed", "not_a_video"),
+        ("/half.mp4", "failed", "cut_off"),
+        ("/begun.mp4", "failed", "not_a_video"),
         ("/out-of-order.mp4", "failed", "no_media"),
         ("/out-of-order.mp3?x=1", "failed", "not_a_video"),
     ],
@@ -209,7 +210,8 @@ def test_what_is_no_video_is_told_in_one_line_and_not_kept(
     site.page("/words", "Nothing but words.")
     site.answer("/gone.mp4", lambda request: request.send(b"", status=410))
     site.file("/noise.mp4", bytes(range(256)) * 400)
-    site.file("/half.mp4", film_bytes[:1000])
+    site.file("/half.mp4", film_bytes[: len(film_bytes) // 2])
+    site.file("/begun.mp4", film_bytes[:1000])
     site.page("/out-of-order.mp4", "We are back at noon.")
     site.file("/out-of-order.mp3?x=1", b"We are back at noon.", "text/plain")
     one = got(site.address + path, tmp_path)

@@ -154,9 +154,9 @@ class FeedsIE(GenericIE):
             answer = self._downloader.urlopen(Request(following))
         entries = list(feed.entries(shown(clean(url)), self._settings))
         if not entries:
-            kinds = ", ".join(sorted(feed.kinds)[:5])
-            said = f"{len(feed.items)} items and none with media" if feed.items else "no items"
-            raise _refused("no_media", f"its feed holds {said}" + f" (seen: {kinds})" * bool(kinds))
+            kinds = ", ".join(sorted(feed.kinds)[:5]) or "no file"
+            seen_there = f"no media (items: {len(feed.items)}; seen: {kinds})"
+            raise _refused("no_media", f"its feed holds {seen_there if feed.items else 'no items'}")
         for entry in entries:
             files = [file for one in entry["_told"]["subtitles"].values() for file in one]
             for file in [entry, *files]:

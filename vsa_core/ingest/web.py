@@ -78,7 +78,7 @@ def fetch(item: Item, settings: Settings, media: Path) -> Fetched:
                 _download(item, settings, unfinished)
                 put_in_place(unfinished, folder)
     except Refusal as refused:
-        nothing = refused.kind in ("not_found", "not_a_video", "no_media")
+        nothing = refused.kind in ("not_found", "not_a_video", "no_media", "cut_off")
         if refused.outcome is not Outcome.FAILED or nothing:  # there is nothing to go on with
             shutil.rmtree(unfinished, ignore_errors=True)
         return Fetched(item, refused.outcome, None, refused.kind, f"{item.shown}: {refused.reason}")
@@ -141,6 +141,9 @@ def _download(item: Item, settings: Settings, unfinished: Path) -> None:
         raise Refusal(
             Outcome.FAILED, "not_a_video", f"what came does not decode, and was not kept ({why})"
         ) from error
+    if _cut_off(path):
+        path.unlink()
+        raise Refusal(Outcome.FAILED, "cut_off", "what came ends in the middle, and was not kept")
     if told["duration"] is None:
         _refuse({"duration": media.duration_ms / 1000}, item, settings)
 
@@ -260,6 +263,24 @@ def _refuse(info: dict[str, Any], item: Item, settings: Settings) -> None:
         unwanted = passed_over(item.filters, facts)
         if unwanted is not None:
             raise Refusal(Outcome.REFUSED, "filtered", unwanted)
+
+
+def _cut_off(path: Path) -> bool:
+    """Whether an MP4 file ends before its boxes do; it plays until then, and nobody says so."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while place + 16 <= size:
+            file.seek(place)
+            head = file.read(16)
+            if place == 0 and head[4:8] != b"ftyp":
+                return False
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:
+                length = int.from_bytes(head[8:], "big")
+            if length < 8:  # 0: to the end; less makes no sense
+                return False
+            place += length
+    return place > size
 
 
 def _is_media(url: str) -> bool:
