@@ -127,7 +127,7 @@ def look_at_new(
                 if new.item is not None and new.item.source_id not in found:
                     found[new.item.source_id] = new
                     channels[new.item.source_id] = one.channel
-            problems += [Failure("", f"channel {one.channel}", why) for why in one.problems]
+            problems += one.problems
         looked = look(list(found.values()), group.settings, root, over, known, channels)
     looked.failures += problems
     return looked, len(found) + len(problems)

@@ -162,10 +162,11 @@ def _batch(run: _Run, batch: Sequence[Found]) -> dict[str, str]:
         batch = _remembered(batch, run.store, run.looked)
     through = _stages(run, batch)
     _archive(run, batch, through, missed)
-    if not run.settings.download.keep_media:
-        for one in batch:
-            if one.item is not None and one.video_id in through:
-                evict(media, Path(one.path))
+    for one in batch:
+        # What a stage failed at may be damaged: another attempt fetches it anew.
+        done = one.video_id in through
+        if one.item is not None and (not done or not run.settings.download.keep_media):
+            evict(media, Path(one.path))
     return {_key(one): one.video_id for one in batch if one.video_id in through}
 
 

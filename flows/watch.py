@@ -40,7 +40,7 @@ def watch_channels(
         profile: Models of channels that name no profile; null for the config's, else `embedded`.
         config: YAML file laid over each profile.
         only: Names of channels to watch; null for all of the file.
-        retry: Try again what was refused or failed too often: after filters, limits, cookies or
+        retry: Try again now what was refused or failed too often: after filters, limits, cookies or
             the proxy were changed.
 
     Returns:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from prefect import task
 
 from tasks.policies import STAGE
-from tasks.shards import FATAL
+from tasks.shards import FATAL, Failure
 from vsa_core.archive import Known
 from vsa_core.channels import Channel
 from vsa_core.config import Settings
 from vsa_core.errors import said
 from vsa_core.ingest import Found
+from vsa_core.ingest.addresses import shown
 from vsa_core.ingest.listing import Item, listed
 
 
@@ -31,7 +32,7 @@ class News:
     channel: str
     listed: int
     found: tuple[Found, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Failure, ...]
 
 
 @task(name="list-channel", **STAGE)
@@ -47,23 +48,16 @@ def list_channel(
         source for source, one in known.items() if (one.done if retry else one.settled(most))
     }
     items: dict[str, Item] = {}
-    problems: list[str] = []
+    problems: list[Failure] = []
     for url in channel.urls:
         try:
-            items.update((item.source_id, item) for item in listed(url, settings, settled))
+            items.update(
+                (item.source_id, item) for item in listed(url, settings, settled, channel=True)
+            )
         except FATAL:
             raise
         except Exception as error:  # noqa: BLE001 - one address's, recorded with its reason
-            problems.append(said(error))
-    # An address that should be a channel and was refused as a video may be one again tomorrow.
-    new = [
-        item
-        for source, item in items.items()
-        if source not in settled or _may_return(item, known[source])
-    ]
-    found = tuple(Found(item.url, item.url, item=item) for item in new)
+            problems.append(Failure("", shown(url), said(error)))
+    new = [item for source, item in items.items() if source not in settled]
+    found = tuple(Found(item.shown, item.shown, item=item) for item in new)
     return News(channel.name, len(items), found, tuple(problems))
-
-
-def _may_return(item: Item, one: Known) -> bool:
-    return item.asked and not one.done

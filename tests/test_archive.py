@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,42 @@ def test_a_failed_address_is_let_be_after_some_attempts(tmp_path: Path) -> None:
         [known] = archive.known(store).values()
         assert known.attempts == number
         assert known.settled(3) is (number == 3)
+
+
+def later(**pause: float) -> datetime:
+    """So long from now."""
+    return datetime.now(UTC) + timedelta(**pause)
+
+
+def test_pauses_between_attempts_grow(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    due = []
+    for number in range(1, 6):
+        archive.record(store, "one", [attempt(State.FAILED)], archive.known(store))
+        [known] = archive.known(store).values()
+        hours = [h for h in range(100) if not known.settled(6, later(hours=h + 0.1))]
+        due.append(min(hours))
+        assert known.attempts == number
+        assert known.settled(number, later(days=999))
+        assert not known.settled(6, later(days=-1))  # the clock was turned back
+    assert due == [0, 0, 20, 40, 80]
+
+
+@pytest.mark.parametrize(
+    ("kind", "again"),
+    [("removed", True), ("private", True), ("no_video", True), ("filtered", False),
+     ("too_large", False), (archive.FORGOTTEN, False)],
+)  # fmt: skip
+def test_what_was_refused_is_asked_for_again_another_day(
+    tmp_path: Path, kind: str, again: bool
+) -> None:
+    store = Store(tmp_path)
+    for number in range(1, 4):
+        archive.record(store, "one", [attempt(State.REFUSED, kind=kind)], archive.known(store))
+        [known] = archive.known(store).values()
+        assert known.settled(5)
+        assert known.settled(5, later(hours=19 * number))
+        assert known.settled(5, later(days=9)) is not (again and number < 3)
 
 
 def test_a_stream_is_looked_at_again_for_ever(tmp_path: Path) -> None:

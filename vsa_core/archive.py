@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from vsa_core.config import fingerprint
@@ -33,6 +33,13 @@ class State(StrEnum):
 _RANK = {state.value: rank for rank, state in enumerate(State)}
 # Of the refused: a person's wish, which no later attempt can undo.
 FORGOTTEN = "forgotten"
+# Of the refused: what only other settings can change.
+_OURS = ("not_web", "filtered", "too_long", "too_large", "private_address")
+# Sites have bad nights and change their minds. What failed is tried in this many runs, then with
+# a pause, doubled each time; what was refused with such pauses only, and this many times at most.
+_AT_ONCE = 3
+_MOST_REFUSED = 3
+_PAUSE = timedelta(hours=20)  # less than a day, for nights are not all as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,7 @@ class Known:
         attempts: how many there were.
         kind: why it was not labelled, in a word; None if it was.
         channels: names of the channels it was tried for.
+        tried_at: when it was tried last.
     """
 
     state: State
@@ -52,17 +60,24 @@ class Known:
     attempts: int
     kind: str | None
     channels: frozenset[str]
+    tried_at: datetime
 
     @property
     def done(self) -> bool:
         """Whether another attempt would be wrong: it is labelled, or was to be forgotten."""
         return self.state is State.LABELLED or self.kind == FORGOTTEN
 
-    def settled(self, max_attempts: int) -> bool:
-        """Whether it needs no further attempt."""
-        if self.state is State.FAILED:
-            return self.attempts >= max_attempts
-        return self.state is not State.LATER
+    def settled(self, max_attempts: int, now: datetime | None = None) -> bool:
+        """Whether it needs no further attempt, or not yet."""
+        if self.done or self.state is State.LATER or self.kind in _OURS:
+            return self.state is not State.LATER
+        refused = self.state is State.REFUSED
+        if self.attempts >= (min(max_attempts, _MOST_REFUSED) if refused else max_attempts):
+            return True
+        pauses = self.attempts - (1 if refused else _AT_ONCE)
+        ago = (now or datetime.now(UTC)) - self.tried_at
+        # A clock that was turned back is no reason to wait.
+        return pauses >= 0 and timedelta(0) <= ago < _PAUSE * 2 ** min(pauses, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +106,26 @@ def known(store: Store) -> dict[str, Known]:
         StoreError: the table does not read.
     """
     found: dict[str, Known] = {}
-    columns = ["source_id", "channel", "state", "kind", "number", "video_id"]
+    columns = ["source_id", "channel", "state", "kind", "number", "video_id", "tried_at"]
     for table in store.scan("attempts", columns=columns):
         for row in table.to_pylist():
             before = found.get(row["source_id"])
-            channels = frozenset({row["channel"]})
-            attempts = row["number"]
+            one = Known(
+                State(row["state"]),
+                row["video_id"],
+                row["number"],
+                row["kind"],
+                frozenset({row["channel"]}),
+                row["tried_at"],
+            )
             if before is not None:
-                channels |= before.channels
-                attempts = max(attempts, before.attempts)
-            if before is not None and not _outranks(row, before):
-                found[row["source_id"]] = Known(
-                    before.state, before.video_id, attempts, before.kind, channels
+                one = replace(
+                    one if _outranks(row, before) else before,
+                    attempts=max(one.attempts, before.attempts),
+                    channels=one.channels | before.channels,
+                    tried_at=max(one.tried_at, before.tried_at),
                 )
-            else:
-                state = State(row["state"])
-                found[row["source_id"]] = Known(
-                    state, row["video_id"], attempts, row["kind"], channels
-                )
+            found[row["source_id"]] = one
     return found
 
 
@@ -140,7 +157,7 @@ def record(
             "attempt_id": uuid.uuid4().hex,
             "source_id": attempt.item.source_id,
             "channel": channel,
-            "url": attempt.item.url,
+            "url": attempt.item.shown,
             "title": attempt.item.title,
             "published_at": attempt.item.published_at,
             "state": attempt.state.value,

@@ -113,7 +113,10 @@ class Download(_Section):
     )
     max_audio_kbps: int = Field(160, ge=32, description="Audio quality fetched at most, kbit/s.")
     max_attempts: int = Field(
-        5, ge=1, description="Runs in which a failed address is tried before it is let be."
+        5,
+        ge=1,
+        description="Runs in which a failed address is tried before it is let be; after "
+        "the third with pauses of 20, 40, 80 … hours.",
     )
     media_dir: Path | None = Field(
         None, description="Where downloads lie; null for `media` in the store (in the cache folder "

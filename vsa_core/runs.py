@@ -16,6 +16,7 @@ from vsa_core.backends import load_backend
 from vsa_core.config import Settings, fingerprint
 from vsa_core.errors import VsaError
 from vsa_core.fusion.data import standing_refs
+from vsa_core.ingest.addresses import shown
 from vsa_core.labels import Agreement, Modality, Origin, Status
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
@@ -158,7 +159,7 @@ def record(
         "started_at": started,
         "finished_at": finished,
         "seconds": seconds,
-        "sources": list(sources),
+        "sources": [shown(source) for source in sources],
         "profile": settings.profile,
         "config": settings.model_dump_json(),
         "config_id": settings.fingerprint(),

@@ -503,10 +503,10 @@ ATTEMPTS = TableSpec(
             _column(
                 "state",
                 pa.string(),
-                "`labelled`: its video went through every stage; `refused`: it will not be tried "
-                "again (private, removed, too long …); `failed`: it may be tried again; `later`: "
-                "a live or upcoming stream. Of several attempts at a source `labelled` counts "
-                "before `refused`, that before `failed`, and that before `later`.",
+                "`labelled`: its video went through every stage; `refused`: a clear no (private, "
+                "removed, too long …), which is asked for seldom; `failed`: it is tried again; "
+                "`later`: a live or upcoming stream. Of several attempts at a source `labelled` "
+                "counts before `refused`, that before `failed`, and that before `later`.",
             ),
             _column(
                 "kind",

@@ -276,3 +276,62 @@ def test_what_was_forgotten_is_not_taken_in_again(
     assert summary["videos_new"] == 0
     assert "forget" in summary["passed_over"][0]["reason"]
     assert verify(Store(store)) == []
+
+
+def test_a_feed_that_is_out_for_two_nights_comes_back(
+    channel_site: Site, tmp_path: Path, web_config: Path
+) -> None:
+    site, store = channel_site, tmp_path / "store"
+    there = site.pages["/feed.xml"]
+    talk = ("Other", "Mon, 01 Jun 2026 12:00:00 +0000")
+    site.rss("/other.xml", [(*talk, site.talk("/o1", film(tmp_path, 4.1), "I hate it.", "Other"))])
+    channels = write(
+        tmp_path,
+        {"name": "talks", "url": f"{site.address}/feed.xml", "filters": {"max_videos": 2}},
+        {"name": "other", "url": f"{site.address}/other.xml"},
+    )
+    # The first night is an outage already; the other channel is labelled.
+    site.page("/feed.xml", "We are back soon.", "Maintenance")
+    [first] = watch(channels, store, web_config)
+    assert first["videos_new"] == 1
+    [failure] = first["failures"]
+    assert failure["path"] == f"{site.address}/feed.xml"
+    site.pages["/feed.xml"] = there
+    [second] = watch(channels, store, web_config)
+    assert (second["videos_new"], second["failures"]) == (2, [])
+
+    site.page("/feed.xml", "We are back soon.", "Maintenance")
+    site.rss("/other.xml", [(*talk, site.talk("/o2", film(tmp_path, 4.2), "I love it.", "Other"))])
+    [third] = watch(channels, store, web_config)
+    assert (third["status"], third["videos_new"], len(third["failures"])) == ("partial", 1, 1)
+    site.answer("/feed.xml", lambda request: request.send(b"", status=404))
+    with pytest.raises(RunFailedError):  # nothing else is new
+        watch(channels, store, web_config)
+
+    url = site.talk("/new", film(tmp_path, 4, "new.mp4"), "Something new.", "New")
+    site.rss("/feed.xml", [("New", "Wed, 01 Jul 2026 12:00:00 +0000", url)])
+    [last] = watch(channels, store, web_config)
+    assert (last["videos_new"], last["failures"], last["passed_over"]) == (1, [], [])
+    assert states(store) == {State.LABELLED: 5}
+    assert watch(channels, store, web_config) == []
+
+
+def test_an_episode_that_was_not_there_or_damaged_is_fetched_the_next_night(
+    channels: Path, channel_site: Site, tmp_path: Path, web_config: Path
+) -> None:
+    site, store = channel_site, tmp_path / "store"
+    whole = dict(site.pages)
+    del site.pages["/talk0"]
+    site.file("/talk1.mp4", whole["/talk1.mp4"][1][:900])
+    site.page("/talk3.mp4", "We are back soon.", "Maintenance")
+    [first] = watch(channels, store, web_config)
+    assert (first["videos_new"], first["videos_failed"]) == (3, 3)
+    for failure in first["failures"]:
+        assert f"{site.address}/talk" in failure["reason"] + failure["path"]
+        assert ".part" not in failure["reason"]
+        assert str(store) not in failure["reason"]
+    site.pages.update(whole)
+    [second] = watch(channels, store, web_config)
+    assert (second["videos_new"], second["videos_failed"]) == (3, 0)
+    assert states(store) == {State.LABELLED: 6}
+    assert verify(Store(store)) == []

@@ -11,10 +11,12 @@ import pytest
 
 from tests.ingest.conftest import settings_of
 from tests.small_site import Request, Site, film
+from vsa_core import archive
 from vsa_core.errors import SourceError
 from vsa_core.ingest.addresses import source_id
 from vsa_core.ingest.listing import listed
 from vsa_core.ingest.web import Outcome, fetch
+from vsa_core.store import Store
 
 DAY = timedelta(days=1)
 NEW_YEAR = datetime(2024, 1, 1, 10, tzinfo=UTC)
@@ -148,6 +150,94 @@ def test_a_text_file_of_addresses(site: Site, film_bytes: bytes, tmp_path: Path)
     paths = [item.url.removeprefix(site.address) for item in items]
     assert paths == ["/one.mp4", "/talk2.mp4", "/talk1.mp4", "/talk0.mp4", "/down"]
     assert [item.asked for item in items] == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_address_file_as_people_write_them(tmp_path: Path, encoding: str, end: str) -> None:
+    lines = [
+        "# Gespräche",
+        "",
+        "   \t",
+        "https://www.youtube.com/watch?v=aaaaaaaaaa1&t=3s\t# the first",
+        "  HTTPS://WWW.YouTube.com/watch?v=aaaaaaaaaa1&list=PLx  ",
+        "https://youtu.be/aaaaaaaaaa1#t=9",
+        "#https://youtu.be/aaaaaaaaaa3",
+        "https://youtu.be/aaaaaaaaaa2",
+    ]
+    file = tmp_path / "talks.txt"
+    file.write_bytes(end.join(lines).encode(encoding))
+    found = [item.source_id for item in listed(str(file), settings_of())]
+    assert found == [source_id("Youtube", f"aaaaaaaaaa{n}", "") for n in (1, 2)]
+
+
+def test_an_address_file_without_an_address_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "talks.txt"
+    file.write_text("# none yet\n\n")
+    with pytest.raises(SourceError, match="holds no address"):
+        listed(str(file), settings_of())
+
+
+@pytest.mark.parametrize("night", ["a page", "nothing", "an error", "elsewhere", "no feed"])
+def test_an_outage_makes_no_video_of_a_channel(site: Site, night: str) -> None:
+    url, page = feed(site, 3), site.page("/maintenance", "We are back soon.")
+    there = site.pages["/feed.xml"]
+    answers = {
+        "a page": lambda one: one.send(b"<html>Back soon</html>", "application/rss+xml"),
+        "nothing": lambda one: one.send(b"", status=404),
+        "an error": lambda one: one.send(b"", status=503),
+        "elsewhere": lambda one: one.send(b"", status=302, Location=page),
+        "no feed": lambda one: one.send(b"<p>Back soon", "text/html"),
+    }
+    site.answer("/feed.xml", answers[night])
+    settings = settings_of(download={"retries": 0})
+    with pytest.raises(SourceError, match=r"^http://127\.0\.0\.1:\d+/feed\.xml: "):
+        listed(url, settings, channel=True)
+    # Whatever is remembered of the address: it is a list again as soon as it is one.
+    site.pages["/feed.xml"] = there
+    remembered = {source_id(None, None, url)}
+    assert len(listed(url, settings, remembered, channel=True)) == 3
+    site.asked.clear()
+    (alone,) = listed(url, settings, remembered)  # a video that was asked for, and is labelled
+    assert (alone.asked, site.asked) == (True, [])
+
+
+def test_passwords_go_only_where_they_belong(site: Site, film_bytes: bytes, tmp_path: Path) -> None:
+    sent: dict[str, str | None] = {}
+
+    def locked(request: Request) -> None:
+        sent[request.path] = request.headers.get("Authorization")
+        if sent[request.path] is None and request.path != "/elsewhere.mp4":
+            request.send(b"", status=401)
+        elif request.path == "/moved.mp4":
+            there = site.address.replace("127.0.0.1", "localhost")
+            request.send(b"", status=302, Location=f"{there}/elsewhere.mp4")
+        elif request.path == "/feed.xml":
+            request.send(inside[1], inside[0])
+        else:
+            request.send(film_bytes, "video/mp4")
+
+    site.rss("/feed.xml", [("One", "", "one.mp4"), ("Two", "", "/moved.mp4")])
+    inside = site.pages["/feed.xml"]
+    for path in ("/feed.xml", "/one.mp4", "/moved.mp4", "/elsewhere.mp4"):
+        site.answer(path, locked)
+    url = site.address.replace("://", "://ann:s3cret@") + "/feed.xml"
+    items = listed(url, settings_of())
+    store = Store(tmp_path / "store")
+    for item in items:
+        got = fetch(item, settings_of(), tmp_path / "media")
+        assert got.outcome is Outcome.FETCHED, got.reason
+        archive.record(store, "a", [archive.Attempt(item, archive.State.LABELLED)], {})
+    assert sent["/one.mp4"] is not None
+    assert sent["/elsewhere.mp4"] is None
+    assert items[0].source_id == source_id(None, None, f"{site.address}/one.mp4")
+    with pytest.raises(SourceError, match="nowhere") as told:
+        listed(url.replace("feed.xml", "nowhere"), settings_of(), channel=True)
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(kept) > 5
+    assert not [one for one in [*kept, str(told.value).encode()] if b"s3cret" in one]
+    rows = [row for table in store.scan("attempts") for row in table.to_pylist()]
+    assert f"{site.address}/one.mp4" in {row["url"] for row in rows}
 
 
 @pytest.mark.parametrize("text", ["nonsense", "file:///etc/passwd", None, "\udcff"])

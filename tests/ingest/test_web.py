@@ -192,19 +192,37 @@ def test_a_stream_that_is_live_in_the_listing_is_not_asked_for(site: Site, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"),
-    [("/missing.mp4", "removed"), ("/words", "no_video"), ("/noise.mp4", "not_a_video")],
+    ("path", "outcome", "kind"),
+    [
+        ("/words", "refused", "no_video"),
+        ("/gone.mp4", "refused", "removed"),
+        ("/missing.mp4", "failed", "not_found"),
+        ("/noise.mp4", "failed", "not_a_video"),
+        ("/half.mp4", "failed", "cut_off"),
+        ("/begun.mp4", "failed", "not_a_video"),
+        ("/out-of-order.mp4", "failed", "no_media"),
+        ("/out-of-order.mp3?x=1", "failed", "not_a_video"),
+    ],
 )
-def test_what_is_no_video_is_refused_in_one_line(
-    site: Site, tmp_path: Path, path: str, kind: str
+def test_what_is_no_video_is_told_in_one_line_and_not_kept(
+    site: Site, film_bytes: bytes, tmp_path: Path, path: str, outcome: str, kind: str
 ) -> None:
     site.page("/words", "Nothing but words.")
+    site.answer("/gone.mp4", lambda request: request.send(b"", status=410))
     site.file("/noise.mp4", bytes(range(256)) * 400)
+    site.file("/half.mp4", film_bytes[: len(film_bytes) // 2])
+    site.file("/begun.mp4", film_bytes[:1000])
+    site.page("/out-of-order.mp4", "We are back at noon.")
+    site.file("/out-of-order.mp3?x=1", b"We are back at noon.", "text/plain")
     one = got(site.address + path, tmp_path)
-    assert (one.outcome, one.kind, one.path) == (Outcome.REFUSED, kind, None)
+    assert (one.outcome, one.kind, one.path) == (outcome, kind, None)
     assert one.reason.startswith(f"{site.address}{path}: ")
     assert "\n" not in one.reason
-    assert list(tmp_path.glob("*.part")) == []
+    assert ".part" not in one.reason
+    assert list(tmp_path.glob("*/*.mp*")) == []
+    # What was wrong may be mended: the same address is fetched another day.
+    site.file(path, film_bytes)
+    assert fetch(one.item, settings_of(), tmp_path).outcome is Outcome.FETCHED
 
 
 def test_a_server_that_is_busy_is_asked_again(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 URL_LISTS = (".txt", ".urls")
 _INFO_MAX_BYTES = 50_000_000  # yt-dlp's own, with every format listed, are 0.1 to 2 MB
+_INFO_MAX_VALUES = 2_000_000  # 100,000 comments have 1.5 million
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def find_videos(
             from vsa_core.ingest.listing import listed
 
             found.extend(
-                Found(item.url, item.url, known.get(item.source_id, ""), item=item)
+                Found(item.shown, item.shown, known.get(item.source_id, ""), item=item)
                 for item in listed(source, settings, known)
             )
         else:
@@ -224,8 +225,13 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
             has_audio=media.has_audio,
         )
     except Exception as error:
-        row.update(status="error", note=said(error))
+        reason = said(error)
+        if found.item is not None:  # what lies here is named by us, and means nothing to a person
+            reason = reason.replace(found.path, found.item.shown)
+        row.update(status="error", note=reason)
         store.commit("videos", found.video_id, table_from_rows("videos", [row]), made_from)
+        if isinstance(error, MediaError):
+            raise MediaError(reason) from error
         raise
     return store.commit("videos", found.video_id, table_from_rows("videos", [row]), made_from)
 
@@ -265,9 +271,14 @@ def _info_beside(video: Path) -> tuple[dict[str, Any], str | None]:
     try:
         if path.stat().st_size > _INFO_MAX_BYTES:
             return {}, f"{path.name} is too large to be an info.json and was not read"
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if sum(map(text.count, ",[{")) > _INFO_MAX_VALUES:
+            return {}, f"{path.name} holds more than {_INFO_MAX_VALUES:,} values and was not read"
+        raw = json.loads(text)
     except FileNotFoundError:
         return {}, None
+    except RecursionError:
+        return {}, f"{path.name} was not read: it is nested too deep"
     except (OSError, ValueError) as error:
         return {}, f"{path.name} was not read: {' '.join(str(error).split())[:120]}"
     if not isinstance(raw, dict):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 _LONG_GUID = 16  # a feed's ids of this length are taken to be unique among feeds
 NAMELESS = (None, "Generic", "HTML5MediaEmbed")  # extractors that know no name, only a place
+_USER = re.compile(r"(?<=://)[^/?#\s'\"<>]*@")
 
 
 def is_address(url: str) -> bool:
@@ -17,6 +20,22 @@ def is_address(url: str) -> bool:
         return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
     except ValueError:
         return False
+
+
+def shown(text: str) -> str:
+    """A text to print or store, without the names and passwords in its addresses."""
+    return _USER.sub("", text)
+
+
+def plain(url: str) -> str:
+    """An address with scheme and host in lower case, as the extractors' patterns want them."""
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    user, at, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=user + at + host.lower()))
 
 
 def source_id(extractor: str | None, video_id: str | None, url: str) -> str:
@@ -38,9 +57,10 @@ def entry_id(entry: dict[str, Any], page: str) -> str:
     key, video_id = key_of(entry), entry.get("id")
     url = clean(str(entry.get("url") or ""))
     if entry.get("_type") in ("url", "url_transparent"):
-        if not key or not video_id:
+        if not key or not (video_id or key in NAMELESS):
             key, video_id = named(url)
-        if key == "Generic" and (guid := _guid(entry)):
+        guid = entry.get("_guid")
+        if key == "Generic" and isinstance(guid, str) and len(guid) >= _LONG_GUID:
             return source_id("feed", guid, url)
         return source_id(key, video_id, url)
     if key not in NAMELESS and video_id:
@@ -56,6 +76,20 @@ def only_video(info: dict[str, Any]) -> dict[str, Any]:
     if key_of(info) == "HTML5MediaEmbed" and isinstance(info.get("title"), str):
         return {**info, "title": info["title"].removesuffix(" (1)")}
     return info
+
+
+def with_told(info: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page says of a video, and what a feed said of it before.
+
+    A media file says nothing of when it was published, only when it was written, and its name is
+    no title: there the feed goes first. A site that knows its videos by name knows better.
+    """
+    said = {key: value for key, value in told.items() if value}
+    known = {key: value for key, value in info.items() if value is not None}
+    captions = {**said.pop("subtitles", {}), **(known.pop("subtitles", None) or {})}
+    if key_of(known) in NAMELESS:
+        return {**info, "timestamp": None, "upload_date": None, **said, "subtitles": captions}
+    return {**info, **said, **known, "subtitles": captions}
 
 
 def extractor_of(url: str) -> Any:
@@ -79,32 +113,21 @@ def key_of(entry: dict[str, Any]) -> str | None:
     return str(key) if key else None
 
 
-def _guid(entry: dict[str, Any]) -> str | None:
-    """The id that a feed gives an entry, where it is long enough to be the only one."""
-    smuggled = _unpacked(str(entry.get("url") or ""))[1]
-    guid = smuggled.get("force_videoid") if isinstance(smuggled, dict) else None
-    return guid if isinstance(guid, str) and len(guid) >= _LONG_GUID else None
-
-
 def clean(url: str) -> str:
     """A URL without what yt-dlp packed into it."""
-    return _unpacked(url)[0]
-
-
-def _unpacked(url: str) -> tuple[str, Any]:
     from yt_dlp.utils import unsmuggle_url
 
     try:
-        clear, packed = unsmuggle_url(url)
+        return str(unsmuggle_url(url)[0])
     except (ValueError, KeyError):  # it only looks like yt-dlp's, as anybody can write it
-        return url.partition("#")[0], None
-    return str(clear), packed
+        return url.partition("#")[0]
 
 
 def _address(url: str) -> str:
-    """A URL as it is compared: host in lower case, without a fragment."""
+    """A URL as it is compared: host in lower case, without a fragment, a name and a password."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(plain(url))
     except ValueError:
         return url
-    return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path, parts.query, ""))
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, parts.query, ""))

@@ -13,14 +13,16 @@ from typing import Any
 from vsa_core.config import Settings
 from vsa_core.errors import ConfigError
 from vsa_core.folders import cache_dir
+from vsa_core.ingest import limits
 from vsa_core.ingest.guard import Watch
 from vsa_core.ingest.network import GuardedRH
 
 _MEGABYTE = 1_000_000
 _HEARD_MAX = 100
 _COOKIES = re.compile(r"#( Netscape)? HTTP Cookie File")
-# What our own handler reads. Everything else would start a program or open a connection of its own.
-_PROTOCOLS = "[protocol~='^(https?|m3u8(_native)?|http_dash_segments|ism|f4m)$']"
+# What our own handler reads. Everything else would start a program or open a connection of its
+# own, or, as Flash's f4m, says in few bytes that it has thousands of millions of pieces.
+_PROTOCOLS = "[protocol~='^(https?|m3u8(_native)?|http_dash_segments|ism)$']"
 
 
 class Heard:
@@ -69,7 +71,16 @@ def downloader(settings: Settings, watch: Watch, **options: Any) -> Iterator[tup
     # Plugins are code in folders of the user's that nobody chose to run here.
     yt_dlp.globals.plugin_dirs.value = []
 
+    from yt_dlp.utils import parse_duration
+
+    from vsa_core.ingest.feeds import FeedsIE
+
     class Guarded(yt_dlp.YoutubeDL):
+        def add_info_extractor(self, ie: Any) -> None:
+            if not isinstance(ie, type):
+                _bounded(ie, parse_duration)
+            super().add_info_extractor(ie)
+
         def build_request_director(self, *_: Any) -> Any:
             return super().build_request_director([partial(GuardedRH, watch=watch)])
 
@@ -110,7 +121,32 @@ def downloader(settings: Settings, watch: Watch, **options: Any) -> Iterator[tup
         **options,
     }
     with Guarded(values) as running:
+        running.add_info_extractor(FeedsIE(settings))
         yield running, heard
+
+
+def _bounded(extractor: Any, seconds_of: Any) -> None:
+    """Let an extractor see no page and no manifest that becomes too large once taken apart."""
+    read, dash = extractor._webpage_read_content, extractor._parse_mpd_periods
+    smooth = extractor._parse_ism_formats_and_subtitles
+
+    def page(*args: Any, **kwargs: Any) -> Any:
+        text = read(*args, **kwargs)
+        if isinstance(text, str):
+            limits.check_page(text)
+        return text
+
+    def periods(manifest: Any, *args: Any, **kwargs: Any) -> Any:
+        limits.check_dash(manifest, seconds_of)
+        return dash(manifest, *args, **kwargs)
+
+    def fragments(manifest: Any, *args: Any, **kwargs: Any) -> Any:
+        limits.check_smooth(manifest)
+        return smooth(manifest, *args, **kwargs)
+
+    extractor._webpage_read_content = page
+    extractor._parse_mpd_periods = periods
+    extractor._parse_ism_formats_and_subtitles = fragments
 
 
 def format_choice(settings: Settings) -> str:

@@ -8,12 +8,12 @@ has to count.
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from vsa_core.config import Filters, Settings
 from vsa_core.errors import SourceError
@@ -26,7 +26,10 @@ from vsa_core.ingest.addresses import (
     key_of,
     named,
     only_video,
+    plain,
+    shown,
     source_id,
+    with_told,
 )
 from vsa_core.ingest.filters import Facts, facts_of, passed_over, undecided
 from vsa_core.ingest.refusals import Outcome, Refusal, retrying
@@ -37,7 +40,8 @@ if TYPE_CHECKING:
 NOT_YET = ("is_live", "is_upcoming", "post_live")  # of yt-dlp's live_status
 _DEPTH = 5  # lists of lists, pages that lead to pages
 _LISTS = ("YoutubeTab", "YoutubePlaylist")
-_ATOM_PATH = re.compile(r"/feeds/|atom", re.IGNORECASE)
+_MAX_ENTRIES = 100_000
+_COMMENT = re.compile(r"(?:^|\s)#.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Item:
             known. The title and all else are untrusted.
         asked: it was asked for by its own address, so that no filter applies.
         filters: what the list could not decide, for whoever sees the page; None for nothing.
+        told: what a feed says of its episode, in yt-dlp's words; None for no feed.
     """
 
     source_id: str
@@ -63,9 +68,17 @@ class Item:
     live_status: str | None = None
     asked: bool = False
     filters: Filters | None = None
+    told: dict[str, Any] | None = None
+
+    @property
+    def shown(self) -> str:
+        """Where it is fetched from, without a password: to be printed and stored."""
+        return shown(self.url)
 
 
-def listed(source: str, settings: Settings, known: Container[str] = ()) -> list[Item]:
+def listed(
+    source: str, settings: Settings, known: Container[str] = (), *, channel: bool = False
+) -> list[Item]:
     """Every video that an address, or a text file of addresses, leads to.
 
     Newest first where all dates are known, else in the site's order; each source once.
@@ -74,17 +87,20 @@ def listed(source: str, settings: Settings, known: Container[str] = ()) -> list[
         source: an http(s) URL, or a file with one on each line; `#` begins a comment.
         settings: `filters`, `download` and `sources` count.
         known: source ids that need nothing; for them nothing is looked up.
+        channel: the address is a list, though it may not look like one today: it is looked at
+            whatever is known of it, and is no video where it leads to none.
 
     Raises:
-        SourceError: the list cannot be had, also after retries; no address; no such file.
+        SourceError: the list cannot be had, also after retries; it is a feed that does not parse
+            or leads to nothing; no address; no such file.
     """
     if "://" in source:
-        items = _of_address(source, settings, known)
+        items = _of_address(source, settings, known, channel)
     else:
         items = []
         for url in _addresses(Path(source)):
             try:
-                items += _of_address(url, settings, known)
+                items += _of_address(url, settings, known, channel)
             except SourceError:  # the others are not to suffer; fetching it tells why
                 items.append(Item(source_id(None, None, url), url, asked=True))
     unique: dict[str, Item] = {}
@@ -98,43 +114,52 @@ def listed(source: str, settings: Settings, known: Container[str] = ()) -> list[
 
 def _check_address(url: str) -> None:
     if not is_address(url):
-        raise SourceError(f"{url!r} is not an address vsa fetches: give http:// or https://")
+        raise SourceError(f"{shown(url)!r} is not an address vsa fetches: give http:// or https://")
 
 
 def _addresses(file: Path) -> Iterator[str]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        raw = file.read_bytes()
+        wide = raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE))  # as spreadsheets and Windows save it
+        lines = raw.decode("utf-16" if wide else "utf-8-sig").splitlines()
     except OSError as error:
         raise SourceError(f"{str(file)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"{str(file)!r} is not text: give a file with one URL a line") from error
+    found = False
     for number, line in enumerate(lines, 1):
-        url = "" if line.lstrip().startswith("#") else line.partition(" #")[0].strip()
-        if url:
+        if url := _COMMENT.sub("", line).strip():
             try:
                 _check_address(url)
             except SourceError as error:
                 raise SourceError(f"{file}, line {number}: {error}") from error
+            found = True
             yield url
+    if not found:
+        raise SourceError(f"{str(file)!r} holds no address: give one a line")
 
 
-def _of_address(url: str, settings: Settings, known: Container[str]) -> list[Item]:
+def _of_address(url: str, settings: Settings, known: Container[str], channel: bool) -> list[Item]:
     from vsa_core.ingest.downloader import downloader, watch_for
 
     _check_address(url)
+    url = plain(url)
     extractor = extractor_of(url)
     key, video_id = extractor.ie_key(), extractor.get_temp_id(url)
     alone = Item(source_id(key, video_id, url), url, asked=True)
-    if extractor.is_single_video(url) or (key == "Generic" and alone.source_id in known):
+    if extractor.is_single_video(url):
+        return [alone]
+    if key == "Generic" and alone.source_id in known and not channel:
         return [alone]
     watch = watch_for(settings)
     with downloader(settings, watch) as (ydl, heard):
         try:
             entries = retrying(lambda: _all(ydl, url, watch), settings, watch, heard.warnings)
         except Refusal as refused:
-            if refused.outcome is not Outcome.FAILED and key not in _LISTS:
+            gone = refused.outcome is not Outcome.FAILED or refused.kind == "not_found"
+            if gone and key not in _LISTS and not channel:
                 return [alone]  # a page that is gone, or holds no video: fetching it tells why
-            raise SourceError(f"{url}: {refused.reason}") from refused
+            raise SourceError(f"{shown(url)}: {refused.reason}") from refused
         if len(entries) == 1 and entries[0].item.asked:
             return [entries[0].item]
         return _wanted(entries, settings, known, lambda item: _looked_up(ydl, item))
@@ -151,29 +176,14 @@ def _all(ydl: Any, url: str, watch: Watch) -> list[_Entry]:
     found: dict[str, _Entry] = {}
     for entry in _entries(ydl, _extracted(ydl, url), url, watch, 0):
         found.setdefault(entry.item.source_id, entry)
+        if len(found) > _MAX_ENTRIES:
+            raise Refusal(Outcome.FAILED, "too_many", f"lists more than {_MAX_ENTRIES:,} videos")
     return list(found.values())
 
 
 def _extracted(ydl: Any, url: str, key: str | None = None) -> dict[str, Any]:
     """What yt-dlp says an address is, without looking at what it leads to."""
-    from yt_dlp.utils import DownloadError, UnsupportedError
-
-    from vsa_core.ingest.feeds import atom
-
-    # Where yt-dlp sees a page with videos of YouTube's in a feed, it takes the first for all.
-    if _ATOM_PATH.search(urlsplit(url).path) and extractor_of(url).ie_key() == "Generic":
-        feed = atom(ydl, url)
-        if feed is not None:
-            return feed
-    try:
-        return ydl.extract_info(url, download=False, process=False, ie_key=key) or {}
-    except DownloadError as error:
-        if not isinstance((error.exc_info or (None, None))[1], UnsupportedError):
-            raise
-        feed = atom(ydl, url)  # which yt-dlp does not read
-        if feed is None:
-            raise
-        return feed
+    return ydl.extract_info(url, download=False, process=False, ie_key=key) or {}
 
 
 def _entries(
@@ -210,7 +220,8 @@ def _entries(
         result = only_video(result)
         name = source_id(key, result.get("id"), page)
         facts = facts_of(result)
-        yield _Entry(_item(name, page if key in NAMELESS else url, facts, asked=True), facts)
+        item = Item(name, page if key in NAMELESS else url, asked=True)
+        yield _Entry(_with(item, facts), facts)
 
 
 def _iterated(entries: Any) -> Iterable[dict[str, Any]]:
@@ -221,19 +232,19 @@ def _iterated(entries: Any) -> Iterable[dict[str, Any]]:
 
 def _entry(entry: dict[str, Any], url: str, page: str) -> _Entry:
     facts = facts_of(entry, approximate=bool(entry.get("_approximate")))
-    return _Entry(_item(entry_id(entry, page), url, facts, asked=False), facts)
+    item = Item(entry_id(entry, page), url, told=entry.get("_told"))
+    return _Entry(_with(item, facts), facts)
 
 
-def _item(name: str, url: str, facts: Facts, *, asked: bool) -> Item:
-    return Item(
-        name,
-        url,
+def _with(item: Item, facts: Facts) -> Item:
+    """An item with what is known of it now."""
+    return replace(
+        item,
         title=facts.title,
         published_at=facts.published_at,
         duration_s=facts.duration_s,
         language=facts.language,
         live_status=facts.live_status,
-        asked=asked,
     )
 
 
@@ -258,7 +269,7 @@ def _wanted(
             facts = look_up(item) or facts
             if passed_over(filters, facts):
                 continue
-            item = replace(_item(item.source_id, item.url, facts, asked=False))
+            item = _with(item, facts)
             open_question = undecided(filters, facts)
         taken.append(replace(item, filters=filters if open_question else None))
         count += 1
@@ -275,6 +286,8 @@ def _looked_up(ydl: Any, item: Item) -> Facts | None:
 
     try:
         info = _extracted(ydl, item.url)
+        if item.told:
+            info = with_told(info, item.told)
         return facts_of(info) if (info.get("_type") or "video") == "video" else None
     except Stopped:
         raise

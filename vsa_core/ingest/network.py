@@ -25,8 +25,9 @@ from yt_dlp.networking import _urllib as urllib_rh
 from yt_dlp.networking.exceptions import HTTPError
 
 from vsa_core.ingest.guard import Stopped, Watch
+from vsa_core.ingest.limits import check_bytes
 
-_PAGE_MAX_BYTES = 64_000_000  # a page, manifest or answer of an API: those of big sites have 3 MB
+_PAGE_MAX_BYTES = 32_000_000  # a page, manifest or answer of an API: those of big sites have 3 MB
 _CHUNK = 65_536
 
 
@@ -48,7 +49,10 @@ class _Redirects(urllib_rh.RedirectHandler):
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
         self._watch.check_url(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if (new.type, new.host) != (req.type, req.host):
+            new.headers.pop("Authorization", None)  # a password is for whom it was given
+        return new
 
 
 class _Http(urllib_rh.HTTPHandler):
@@ -77,7 +81,9 @@ class _Http(urllib_rh.HTTPHandler):
 
     def http_response(self, _: Any, resp: Any) -> Any:
         coding = resp.headers.get("Content-Encoding", "").strip().lower()
-        if coding not in ("gzip", "deflate"):
+        if coding in ("br", "zstd", "compress"):
+            raise Stopped("encoding", f"was sent compressed as {coding!r}, which is not read")
+        if coding not in ("gzip", "x-gzip", "deflate"):
             return resp
         unpacked = io.BufferedReader(_Unpacked(resp, coding))
         answer: Any = addinfourl(unpacked, resp.headers, resp.url, resp.code)
@@ -93,7 +99,7 @@ class _Unpacked(io.RawIOBase):
     def __init__(self, answer: Any, coding: str) -> None:
         self._answer = answer
         self._packed = b""
-        self._inflate: Any = zlib.decompressobj(zlib.MAX_WBITS | 16) if coding == "gzip" else None
+        self._inflate: Any = zlib.decompressobj(zlib.MAX_WBITS | 16) if "gzip" in coding else None
 
     def readable(self) -> bool:
         return True
@@ -127,10 +133,23 @@ class _Answer(urllib_rh.UrllibResponseAdapter):
         super().__init__(answer.fp)
         self._answer = answer  # which closes the connection once nobody holds it
         self._watch = watch
+        self._ahead = b""
+
+    def peek(self, size: int) -> bytes:
+        """How the answer begins; it is read again."""
+        while len(self._ahead) < size and (part := self._received(size)):
+            self._ahead += part
+        return self._ahead[:size]
 
     def read(self, amt: int | None = None) -> bytes:
         if amt is not None:
             return self._some(amt)
+        page = self.whole()
+        check_bytes(page)
+        return page
+
+    def whole(self) -> bytes:
+        """All of it, as far as a page may go."""
         parts: list[bytes] = []
         size = 0
         while part := self._some(_CHUNK):
@@ -141,6 +160,12 @@ class _Answer(urllib_rh.UrllibResponseAdapter):
         return b"".join(parts)
 
     def _some(self, amt: int) -> bytes:
+        if self._ahead:
+            part, self._ahead = self._ahead[:amt], self._ahead[amt:]
+            return part
+        return self._received(amt)
+
+    def _received(self, amt: int) -> bytes:
         self._watch.check()
         if self.closed:
             return b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
 _MEGABYTE = 1_000_000
 _ORIGINAL = "-orig"  # yt-dlp's, for automatic captions in the language spoken
-_FORMATS = ("vtt", "srt", "json3")  # in order of preference; others are not read
+# In order of preference; others are not read. `json` is the podcast namespace's, made VTT here.
+_FORMATS = ("vtt", "srt", "json3", "json")
+_UNKNOWN = "und"
 
 Offered = Mapping[str, Any]
 
@@ -42,6 +46,7 @@ def wanted_captions(info: Offered, languages: Sequence[str]) -> list[tuple[str, 
         chosen = list(made) or own
     else:
         chosen = [key for tag in languages for key in made if _fits(key, tag)]
+        chosen = chosen or [key for key in made if key == _UNKNOWN]  # the text will tell
         if not chosen:
             chosen = [key for tag in languages for key in own if _fits(key, tag)][:1]
         if not chosen:
@@ -50,10 +55,10 @@ def wanted_captions(info: Offered, languages: Sequence[str]) -> list[tuple[str, 
     for key in chosen:
         one = made.get(key) or heard[key]
         auto = key not in made and key in own and not key.endswith(_ORIGINAL)
-        language = tag_of(key) or "und"
-        found[f"{language}{_ORIGINAL if auto or key.endswith(_ORIGINAL) else ''}.{one['ext']}"] = (
-            one
-        )
+        language = tag_of(key) or _UNKNOWN
+        ending = "vtt" if one["ext"] == "json" else one["ext"]
+        original = _ORIGINAL if auto or key.endswith(_ORIGINAL) else ""
+        found[f"{language}{original}.{ending}"] = one
     return list(found.items())
 
 
@@ -100,6 +105,8 @@ def captions_of(
         watch.max_bytes = largest
         try:
             retrying(lambda: _one(ydl, path, copy), settings, watch)  # noqa: B023 - used at once
+            if one["ext"] == "json":
+                _made_vtt(path)
         except Refusal as refused:
             if refused.again or refused.kind == "time_limit":
                 raise Refusal(
@@ -112,3 +119,25 @@ def captions_of(
 
 def _one(ydl: Any, path: Path, caption: dict[str, Any]) -> None:
     ydl.dl(str(path), caption, subtitle=True)
+
+
+def _made_vtt(path: Path) -> None:
+    """Make WebVTT of a transcript in the podcast namespace's JSON; what is none is removed."""
+    from vsa_core.ingest.guard import Stopped
+    from vsa_core.ingest.limits import check_json
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        check_json(text)
+        cues = [_cue(one) for one in json.loads(text)["segments"]]
+        path.write_text("\n\n".join(["WEBVTT", *cues, ""]), encoding="utf-8", newline="")
+    except (ValueError, LookupError, TypeError, RecursionError, Stopped):
+        path.unlink()
+
+
+def _cue(segment: Mapping[str, Any]) -> str:
+    times = [float(segment[key]) for key in ("startTime", "endTime")]
+    start, end = (f"{int(s // 3600):02}:{int(s // 60) % 60:02}:{s % 60:06.3f}" for s in times)
+    words = " ".join(html.escape(str(segment["body"]), quote=False).split())
+    speaker = html.escape(" ".join(str(segment.get("speaker") or "").split()), quote=False)
+    return f"{start} --> {end}\n" + (f"<v {speaker}>{words}" if speaker else words)

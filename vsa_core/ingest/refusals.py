@@ -1,4 +1,4 @@
-"""What yt-dlp's errors mean: never again, maybe later, or at once once more."""
+"""What yt-dlp's errors mean: a clear no, maybe later, or at once once more."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vsa_core.config import Settings
 from vsa_core.errors import StoreError, VsaError
+from vsa_core.ingest.addresses import shown
 
 if TYPE_CHECKING:
     from vsa_core.ingest.guard import Watch
@@ -21,7 +22,7 @@ class Outcome(StrEnum):
     """What became of an address."""
 
     FETCHED = "fetched"
-    REFUSED = "refused"  # it is not tried again
+    REFUSED = "refused"  # a clear no, which seldom changes
     FAILED = "failed"  # it may be tried again in another run
     LATER = "later"  # a live or upcoming stream
 
@@ -43,7 +44,7 @@ class Refusal(Exception):  # noqa: N818 - what somebody else said, in our words
         super().__init__(reason)
         self.outcome = outcome
         self.kind = kind
-        self.reason = " ".join(reason.split())[:500]
+        self.reason = shown(" ".join(reason.split())[:500])
         self.again = again
         self.wait_s = wait_s
 
@@ -111,7 +112,7 @@ def refusal(error: BaseException, warnings: Sequence[str] = ()) -> Refusal:
         if isinstance(one, Refusal):
             return one
         if isinstance(one, Stopped):
-            outcome = _F if one.kind in ("time_limit", "changed") else _R
+            outcome = _F if one.kind in ("time_limit", "changed", "encoding") else _R
             return Refusal(outcome, one.kind, one.reason, again=one.kind == "changed")
         if isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(f"the disk is full: {one.filename or 'a download'} did not fit")
@@ -148,7 +149,9 @@ def refusal(error: BaseException, warnings: Sequence[str] = ()) -> Refusal:
 def _of_status(status: int, said: str, retry_after: str | None) -> Refusal:
     """What an HTTP status means."""
     wait_s = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
-    if status in (404, 410):
+    if status == 404:  # what was published a minute ago is not on every server yet
+        return Refusal(_F, "not_found", said)
+    if status == 410:
         return Refusal(_R, "removed", said)
     if status == 451:
         return Refusal(_R, "geo_blocked", said)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsa_core.config import Settings, fingerprint
 from vsa_core.errors import MediaError, StoreError
-from vsa_core.ingest.addresses import entry_id, is_address, only_video
+from vsa_core.ingest.addresses import entry_id, is_address, only_video, shown, with_told
 from vsa_core.ingest.filters import facts_of, passed_over
 from vsa_core.ingest.listing import NOT_YET, Item
 from vsa_core.ingest.media_folder import LOCK, UNFINISHED, claimed, media_file, put_in_place
@@ -78,9 +78,10 @@ def fetch(item: Item, settings: Settings, media: Path) -> Fetched:
                 _download(item, settings, unfinished)
                 put_in_place(unfinished, folder)
     except Refusal as refused:
-        if refused.outcome is not Outcome.FAILED:
+        nothing = refused.kind in ("not_found", "not_a_video", "no_media", "cut_off")
+        if refused.outcome is not Outcome.FAILED or nothing:  # there is nothing to go on with
             shutil.rmtree(unfinished, ignore_errors=True)
-        return Fetched(item, refused.outcome, None, refused.kind, f"{item.url}: {refused.reason}")
+        return Fetched(item, refused.outcome, None, refused.kind, f"{item.shown}: {refused.reason}")
     except OSError as error:
         raise StoreError(
             f"{error.filename or media} cannot be written: {error.strerror}: make room, or set "
@@ -113,23 +114,36 @@ def _download(item: Item, settings: Settings, unfinished: Path) -> None:
 
         def once() -> None:
             info = _video(ydl, item, watch)
+            if item.told:
+                info = with_told(info, item.told)
             _refuse(info, item, settings)
             told["duration"] = info.get("duration")
             captions_of(ydl, info, item.source_id, unfinished, settings, watch)
             _write_info(ydl, info, unfinished / f"{item.source_id}.info.json")
             part.fetch(ydl, info)
 
-        retrying(once, settings, watch, heard.warnings)
+        try:
+            retrying(once, settings, watch, heard.warnings)
+        except Refusal as refused:
+            if refused.kind == "no_video" and _is_media(item.url):
+                raise Refusal(
+                    Outcome.FAILED, "no_media", "a page came instead of the media file"
+                ) from refused
+            raise
     path = media_file(unfinished)
     if path is None:
         raise Refusal(Outcome.FAILED, "no_file", "nothing was downloaded")
     try:
         media = probe(path)
     except MediaError as error:
-        # Of a file whose length nobody told, only the beginning may have come.
-        outcome = Outcome.REFUSED if part.complete else Outcome.FAILED
         path.unlink()
-        raise Refusal(outcome, "not_a_video", f"what came does not decode ({error})") from error
+        why = str(error).replace(str(path), "the file")
+        raise Refusal(
+            Outcome.FAILED, "not_a_video", f"what came does not decode, and was not kept ({why})"
+        ) from error
+    if _cut_off(path):
+        path.unlink()
+        raise Refusal(Outcome.FAILED, "cut_off", "what came ends in the middle, and was not kept")
     if told["duration"] is None:
         _refuse({"duration": media.duration_ms / 1000}, item, settings)
 
@@ -148,11 +162,6 @@ class _Part:
         self._watch = watch
         self._made_from: str | None = None
         self._noted: dict[str, Any] = {}
-
-    @property
-    def complete(self) -> bool:
-        """Whether all has come, as far as the server said how much there is."""
-        return not (self._watch.version or "").endswith("|None")
 
     def clear(self, *, keep_media: bool) -> None:
         """Remove what an earlier try left, or all of it but the unfinished media."""
@@ -256,6 +265,31 @@ def _refuse(info: dict[str, Any], item: Item, settings: Settings) -> None:
             raise Refusal(Outcome.REFUSED, "filtered", unwanted)
 
 
+def _cut_off(path: Path) -> bool:
+    """Whether an MP4 file ends before its boxes do; it plays until then, and nobody says so."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while place + 16 <= size:
+            file.seek(place)
+            head = file.read(16)
+            if place == 0 and head[4:8] != b"ftyp":
+                return False
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:
+                length = int.from_bytes(head[8:], "big")
+            if length < 8:  # 0: to the end; less makes no sense
+                return False
+            place += length
+    return place > size
+
+
+def _is_media(url: str) -> bool:
+    """Whether an address ends as those of media files do, and no page's."""
+    from yt_dlp.utils import KNOWN_EXTENSIONS, determine_ext
+
+    return determine_ext(url, default_ext="").lower() in KNOWN_EXTENSIONS
+
+
 def _not_yet(status: str) -> Refusal:
     said = {"is_live": "is live now", "is_upcoming": "has not started yet"}
     return Refusal(
@@ -276,13 +310,15 @@ def _object(path: Path) -> dict[str, Any]:
 def _write_info(ydl: Any, info: dict[str, Any], path: Path) -> None:
     """What the site says, as in yt-dlp's info.json, but without formats, cookies and headers."""
     plain = ydl.sanitize_info(info)
-    hidden = ("url", "manifest_url", "cookies", "http_headers", "format", "protocol")
+    hidden = (
+        "url", "manifest_url", "cookies", "http_headers", "format", "protocol", "webpage_url_domain"
+    )  # fmt: skip
     kept: dict[str, Any] = {}
     for key, value in plain.items():
         if key.startswith("_") or key in hidden:
             continue
         if isinstance(value, str):
-            kept[key] = value[:_TEXT_MAX]
+            kept[key] = shown(value[:_TEXT_MAX])
         elif isinstance(value, int | float):
             kept[key] = value
         elif isinstance(value, list) and all(isinstance(one, str) for one in value):
