@@ -21,7 +21,7 @@ RATE_HZ = media.SAMPLE_RATE_HZ
 
 # what is in each odd file: picture, sound, upright size, length in ms
 ODD = {
-    "torn, index first": (True, True, (96, 64), 4000),
+    "torn, index first": (True, True, (96, 64), 2240),
     "scratched": (True, True, (96, 64), 4000),
     "audio only": (False, True, None, 2000),
     "video only": (True, False, (96, 64), 2000),
@@ -35,7 +35,7 @@ ODD = {
     "variable rate": (True, False, (96, 64), 4790),
     "late sound": (True, True, (96, 64), 4000),
     "cover": (False, True, None, 2000),
-    "joined": (True, True, (96, 64), 2112),
+    "joined": (True, True, (96, 64), 4196),
     "odd name": (True, True, (96, 64), 2000),
 }
 # upright size, frames per second, length in ms, where its sound begins and ends in ms
