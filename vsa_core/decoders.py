@@ -37,6 +37,12 @@ _PIPE_BYTES = 1 << 20  # holds a frame or a block of sound, so that the next is 
 _HEADER_BYTES, _DATA_BYTES = 1 << 20, 1 << 30
 _STOP_S = 2.0
 
+# One thread needs no memory for others; and what one picture took is kept for the next.
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "50000000",
+    "MALLOC_TRIM_THRESHOLD_": "100000000",
+}
 _START = (
     "import sys; sys.path[:] = sys.argv[3:]; "
     "from vsa_core.decoding import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
@@ -90,7 +96,7 @@ class _Decoder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,  # what it says when it does not start; silent from then on
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | _ENVIRONMENT,
             process_group=0,  # Ctrl-C is for the run, which then lets go of this
         )
         assert self._process.stdin

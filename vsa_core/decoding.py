@@ -33,8 +33,6 @@ Sound = NDArray[np.float32]
 
 # How far before a start frames are decoded again after a seek, and from where on seeking pays.
 _RUN_UP_MS = 2000
-# A smaller file is read to its end for its length, a larger one only where its header may lie.
-_READ_WHOLE_BYTES = 16_000_000
 # Containers with an index; in others the time of what lies at the end is only counted or guessed.
 _INDEXED = ("mov,", "matroska,", "avi", "flv", "asf")
 _OFF_BY_MS = 250  # a length further from what the packets say is wrong
@@ -65,7 +63,7 @@ def probe(path: str, max_px: int) -> Answer:
         packets = _Packets(container, streams)
         first = packets.first_frames()
         declared_ms = round((container.duration or 0) / 1000)
-        if counted or not declared_ms or Path(path).stat().st_size <= _READ_WHOLE_BYTES:
+        if counted or not declared_ms:
             measured_ms = packets.end_ms()
         else:
             measured_ms = _end_ms(container, streams, declared_ms)
@@ -371,8 +369,9 @@ def _span(
 # A mix that has less than this share of what channels that have nothing to do with one another
 # would give: they cancel. A voice in one channel only, or louder in one, does not come near.
 _CANCELS = 0.25
-_MIXED = SAMPLE_RATE_HZ  # samples over which that is told, from one whole second to the next
+_MIXED = SAMPLE_RATE_HZ // 2  # samples over which that is told, from one half second to the next
 _FADE = SAMPLE_RATE_HZ // 50
+_PIECE = 4096  # samples that come out of the resampler at a time
 # Where speech is in a film's sound; what is not named counts as the surround does.
 _SHARES = {"FC": 1.0, "FL": 0.71, "FR": 0.71, "LFE": 0.0, "LFE2": 0.0}
 _SURROUND = 0.5
@@ -399,7 +398,7 @@ def _samples(
 class _Mixer:
     """Mixes channels to one; where they would cancel, the loudest of them is taken.
 
-    That is told of each whole second, so that it does not depend on where decoding began.
+    That is told of each half second, so that it does not depend on where decoding began.
     """
 
     def __init__(self) -> None:
@@ -431,7 +430,7 @@ class _Mixer:
             size = _MIXED
 
     def rest(self) -> Iterator[tuple[int, Sound]]:
-        """What waits for the end of its second."""
+        """What waits for the end of its half second."""
         if self._count:
             yield self._at, self._mixed(np.concatenate(self._held, axis=1))
         self._held, self._count = [], 0
@@ -468,41 +467,46 @@ def _channels(
     resampler: Any = None
     setup = None
     names: tuple[str, ...] = ()
-    at: int | None = 0 if start_s <= 0 else None
+    at = 0  # the next sample's index
+    heard = 0.0 if start_s <= 0 else None  # the next frame's, which may wait in the resampler
     slack = 0  # the first sound lies exactly where it belongs
     for frame in _decoded(container, stream):
-        due = at if frame.time is None else round((frame.time - zero_s) * SAMPLE_RATE_HZ)
-        if at is None:
+        due = None if frame.time is None else round((frame.time - zero_s) * SAMPLE_RATE_HZ)
+        if heard is None:
             at = due or 0
-        ready: list[Any] = []
-        if setup != (frame.format.name, frame.layout.name, frame.sample_rate):
+            heard = float(at)
+        # Small steps are rounding; a hole is filled, but never beyond the file's own length.
+        hole = due is not None and due - heard > slack
+        if hole or setup != (frame.format.name, frame.layout.name, frame.sample_rate):
             # The first frame, or a joined or damaged stream that changes in the middle.
-            for out in resampler.resample(None) if resampler else ():
-                piece = out.to_ndarray()
+            for piece in _resampled(resampler, None):
                 yield at, piece, names
                 at += piece.shape[1]
             setup = (frame.format.name, frame.layout.name, frame.sample_rate)
             names = tuple(channel.name for channel in frame.layout.channels)
             names = names or ("",) * frame.layout.nb_channels
-            resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=SAMPLE_RATE_HZ)
-        # Small steps are rounding; a hole is filled, but never beyond the file's own length.
-        if due is not None and due - at > slack:
-            hole = (due if limit is None else min(due, limit)) - at
-            while hole > 0:
-                size = min(hole, 10 * SAMPLE_RATE_HZ)
+            resampler = av.AudioResampler("fltp", frame.layout, SAMPLE_RATE_HZ, _PIECE)
+        if hole and due is not None:
+            left = (due if limit is None else min(due, limit)) - at
+            while left > 0:
+                size = min(left, 10 * SAMPLE_RATE_HZ)
                 yield at, np.zeros((len(names), size), np.float32), names
-                at, hole = at + size, hole - size
+                at, left = at + size, left - size
+            heard = max(heard, float(at))
         slack = SAMPLE_RATE_HZ // 50
-        ready = resampler.resample(frame)
-        for out in ready:
-            piece = out.to_ndarray()
+        heard += frame.samples * SAMPLE_RATE_HZ / frame.sample_rate
+        for piece in _resampled(resampler, frame):
             yield at, piece, names
             at += piece.shape[1]
-    if resampler is not None and at is not None:
-        for out in resampler.resample(None):
-            piece = out.to_ndarray()
-            yield at, piece, names
-            at += piece.shape[1]
+    for piece in _resampled(resampler, None):
+        yield at, piece, names
+        at += piece.shape[1]
+
+
+def _resampled(resampler: Any, frame: Any) -> Iterator[Sound]:
+    """(C, n) samples that are ready; with None for a frame what is left."""
+    for out in resampler.resample(frame) if resampler is not None else ():
+        yield out.to_ndarray()
 
 
 # --- files and streams --------------------------------------------------------------------
