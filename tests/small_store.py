@@ -139,6 +139,7 @@ def _video(number: int, video_id: str) -> dict[str, Any]:
         "fps": 25.0,
         "has_video": not failed,
         "has_audio": not failed,
+        "sound_track": None,
         "source_id": None,
         "view_count": None,
     }

@@ -172,7 +172,7 @@ class _Decoder:
             line = line[self._ask.write(line) :]
 
     def _message(self, deadline: float | None = None) -> Message:
-        (length,) = struct.unpack("<I", self._read(4, _HEADER_BYTES, deadline))
+        (length,) = struct.unpack("<I", self._read(4, 4, deadline).tobytes())
         header = json.loads(self._read(length, _HEADER_BYTES, deadline).tobytes())
         return header, self._read(header["bytes"], _DATA_BYTES, deadline)
 
@@ -181,7 +181,7 @@ class _Decoder:
         if not 0 <= size <= most:
             raise EOFError
         data = np.empty(size, np.uint8)
-        rest = memoryview(data)
+        rest = data.data
         while rest:
             if deadline is not None:
                 left = max(0.0, deadline - time.monotonic())

@@ -64,7 +64,7 @@ def probe(path: str, max_px: int) -> Answer:
         first = packets.first_frames()
         declared_ms = round((container.duration or 0) / 1000)
         if counted or not declared_ms:
-            measured_ms = packets.end_ms()
+            measured_ms: int | None = packets.end_ms()
         else:
             measured_ms = _end_ms(container, streams, declared_ms)
         if measured_ms is None:  # cannot seek there, or something else lies there

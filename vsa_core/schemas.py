@@ -73,7 +73,7 @@ _TEXT_SOURCE = _column(
 
 VIDEOS = TableSpec(
     "videos",
-    2,
+    3,
     "a video, also one that failed",
     "a video",
     pa.schema(
@@ -112,11 +112,17 @@ VIDEOS = TableSpec(
                 null="it failed before that was known",
             ),
             _column("sha256", pa.string(), "SHA-256 of the media file.", null="unreadable"),
-            _column("width", pa.int32(), "Upright width, px.", null="no video stream"),
-            _column("height", pa.int32(), "Upright height, px.", null="no video stream"),
+            _column("width", pa.int32(), "Width as it is shown, px.", null="no video stream"),
+            _column("height", pa.int32(), "Height as it is shown, px.", null="no video stream"),
             _column("fps", pa.float32(), "Average frames per second.", null="no video stream"),
             _column("has_video", pa.bool_(), "A picture decodes."),
             _column("has_audio", pa.bool_(), "Sound decodes."),
+            _column(
+                "sound_track",
+                pa.int32(),
+                "Which of its sound tracks is heard, from 0.",
+                null="there is no choice",
+            ),
             _column(
                 "source_id",
                 pa.string(),

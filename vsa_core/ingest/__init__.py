@@ -10,6 +10,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from vsa_core import progress
@@ -150,6 +151,9 @@ def _identified(item: Found, known: dict[tuple[str, int, int], str]) -> Found:
         if item.problem is not None:
             return replace(item, video_id=by_path)
         stat = Path(item.path).stat()
+        if not S_ISREG(stat.st_mode):  # to read a pipe or a device may never end
+            problem = f"{item.path} is no file: give a video file, or a folder of them"
+            return replace(item, video_id=by_path, problem=problem)
         sha256 = known.get((item.path, stat.st_size, stat.st_mtime_ns))
         if sha256 is None:
             with Path(item.path).open("rb") as file:
@@ -181,10 +185,11 @@ def standing(found: Found, row: str, settings: Settings, has_info: bool = True) 
 
 def _made_from(found: Found, info: Mapping[str, Any], settings: Settings) -> str:
     return fingerprint(
-        "ingest/1",
+        "ingest/2",
         [found.path, found.sha256, found.size, found.mtime_ns, found.source_url, found.problem],
         info,
         settings.sources.max_duration_s,
+        settings.transcripts.languages,
     )
 
 
@@ -207,7 +212,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
     try:
         if found.problem is not None:
             raise MediaError(found.problem)
-        media = probe(Path(found.path))
+        media = probe(Path(found.path), settings.transcripts.languages)
         longest_s = settings.sources.max_duration_s
         if media.duration_ms > longest_s * 1000:
             raise MediaError(
@@ -221,6 +226,8 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
             fps=media.fps,
             has_video=media.has_video,
             has_audio=media.has_audio,
+            sound_track=media.sound_track,
+            note="; ".join(filter(None, [info_note, *media.notes])) or None,
         )
     except MediaError as error:
         row.update(status="error", note=str(error))
@@ -253,6 +260,7 @@ def _row(found: Found, info: dict[str, Any]) -> dict[str, Any]:
         "fps": None,
         "has_video": False,
         "has_audio": False,
+        "sound_track": None,
         "source_id": found.item.source_id if found.item else None,
         "view_count": info.get("view_count"),
     }
