@@ -84,14 +84,7 @@ def probe(path: str, max_px: int) -> Answer:
                 found["size"] = _upright_size(frame, _pixel_shape(stream))
                 found["fps"] = float(stream.average_rate or 0)
         found["sound"] = [
-            {
-                "track": track,
-                "decodes": stream.index in first,
-                "language": str(stream.metadata.get("language", "")),
-                "title": str(stream.metadata.get("title", ""))[:200],
-                "default": bool(stream.disposition & Disposition.default),
-                "aside": bool(stream.disposition & _ASIDE),
-            }
+            {"track": track, "decodes": stream.index in first, **_about(stream)}
             for track, stream in enumerate(container.streams.audio)
             if stream in streams
         ]
@@ -509,6 +502,42 @@ def _resampled(resampler: Any, frame: Any) -> Iterator[Sound]:
         yield out.to_ndarray()
 
 
+# --- captions inside the file -------------------------------------------------------------
+
+
+def subtitles(path: str) -> Answer:
+    """The events of all tracks of captions that are text; see `media.subtitles`."""
+    with _opened(path) as container:
+        streams = [s for s in container.streams.subtitles if s.codec_context is not None]
+        tracks = {
+            stream.index: about for about, stream in zip(map(_about, streams), streams, strict=True)
+        }
+        zero_s = _start_s(container)
+        for packet in _demuxed(container, streams) if streams else ():
+            if packet.pts is None or packet.time_base is None:
+                continue
+            start_s = float(packet.pts * packet.time_base) - zero_s
+            end_s = start_s + float((packet.duration or 0) * packet.time_base)
+            for event in _frames_of(packet):
+                if event.type == b"ass":
+                    text = event.ass.split(b",", 8)[-1]
+                    about = {"track": packet.stream.index, "start_ms": round(1000 * start_s)}
+                    yield about | {"end_ms": round(1000 * end_s)}, text
+    return {"tracks": tracks}
+
+
+def _about(stream: Any) -> dict[str, Any]:
+    return {
+        "codec": stream.codec_context.name,
+        "language": str(stream.metadata.get("language", "")),
+        "title": str(stream.metadata.get("title", ""))[:200],
+        "default": bool(stream.disposition & Disposition.default),
+        "forced": bool(stream.disposition & Disposition.forced),
+        "hearing_impaired": bool(stream.disposition & Disposition.hearing_impaired),
+        "aside": bool(stream.disposition & _ASIDE),
+    }
+
+
 # --- files and streams --------------------------------------------------------------------
 
 # Sound for those who cannot see, or about the film instead of of it.
@@ -616,6 +645,7 @@ _OPERATIONS: dict[str, Callable[..., Answer]] = {
     "frames": frames,
     "audio": audio,
     "audio_between": audio_between,
+    "subtitles": subtitles,
 }
 
 

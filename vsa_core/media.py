@@ -229,6 +229,62 @@ def audio_between(
     return np.concatenate([np.zeros(0, np.float32), *pieces])
 
 
+@dataclass(frozen=True, slots=True)
+class Subtitles:
+    """A track of captions inside a file that is text and not pictures.
+
+    Attributes:
+        codec: FFmpeg's name of how they are stored.
+        language: as the file has it; None where it does not say.
+        title: as the file has it, or empty.
+        default: players show it unasked.
+        forced: only what is said in another language than the film's.
+        hearing_impaired: sounds are described too.
+        cues: start and end in ms from the start of the video, and the text of an event of Advanced
+            SubStation Alpha, which is what FFmpeg makes of every format.
+    """
+
+    codec: str
+    language: str | None
+    title: str
+    default: bool
+    forced: bool
+    hearing_impaired: bool
+    cues: tuple[tuple[int, int, str], ...]
+
+
+def subtitles(path: Path, duration_ms: int | None = None) -> list[Subtitles]:
+    """The captions inside a file, track by track; one that has no cue of text is left out.
+
+    Raises:
+        MediaError: as `frames`.
+    """
+    cues: dict[int, list[tuple[int, int, str]]] = {}
+    answer = ask(path, duration_ms, "subtitles")
+    try:
+        while True:
+            header, data = next(answer)
+            text = data.tobytes().decode(errors="replace")
+            cues.setdefault(header["track"], []).append(
+                (header["start_ms"], header["end_ms"], text)
+            )
+    except StopIteration as end:
+        tracks = {int(track): about for track, about in end.value["tracks"].items()}
+    return [
+        Subtitles(
+            codec=about["codec"],
+            language=about["language"] or None,
+            title=about["title"],
+            default=about["default"],
+            forced=about["forced"],
+            hearing_impaired=about["hearing_impaired"],
+            cues=tuple(sorted(cues[track])),
+        )
+        for track, about in tracks.items()
+        if track in cues
+    ]
+
+
 def _end_of(answer: Answer) -> dict[str, Any]:
     """How an answer ends that is nothing but that."""
     while True:
