@@ -37,9 +37,10 @@ _PIPE_BYTES = 1 << 20  # holds a frame or a block of sound, so that the next is 
 _HEADER_BYTES, _DATA_BYTES = 1 << 20, 1 << 30
 _STOP_S = 2.0
 
-# One thread needs no memory for others; and what one picture took is kept for the next.
+# Nothing is reserved for threads; and what one picture took is kept for the next.
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "50000000",
     "MALLOC_TRIM_THRESHOLD_": "100000000",
 }

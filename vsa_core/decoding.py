@@ -84,9 +84,12 @@ def probe(path: str, max_px: int) -> Answer:
                 found["size"] = _upright_size(frame, _pixel_shape(stream))
                 found["fps"] = float(stream.average_rate or 0)
         found["sound"] = [
-            {"track": track, "decodes": stream.index in first, **_about(stream)}
-            for track, stream in enumerate(container.streams.audio)
-            if stream in streams
+            {
+                "track": container.streams.audio.index(stream),
+                "decodes": stream.index in first,
+                **_about(stream),
+            }
+            for stream in _sound_streams(container)
         ]
     yield from ()
     return found
@@ -261,9 +264,10 @@ def _frames_from(
             if round(1000 * time_s) < start_ms or full[0] * full[1] > max_px:
                 continue
             width, height = _fitted(*full, max_side_px)
-            rgb = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+            # One thread: a stack for each core of a large machine would be most of the memory.
+            rgb = frame.reformat(width=width, height=height, format="rgb24", threads=1).to_ndarray()
             turns = _quarter_turns(frame)
-            rgb = np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+            rgb = np.ascontiguousarray(np.rot90(rgb, turns))  # rows may have been padded, too
             about = {
                 "time_ms": round(time_s * 1000),
                 "shape": rgb.shape,
@@ -615,6 +619,9 @@ def _frames_of(packet: Any) -> Iterator[Any]:
     except MemoryError:
         raise
     except (av.error.FFmpegError, ValueError):
+        # Decoders call what they have no memory for invalid.
+        context = packet.stream.codec_context
+        np.empty(4 * getattr(context, "width", 0) * getattr(context, "height", 0), np.uint8)
         return
 
 
