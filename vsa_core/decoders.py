@@ -29,7 +29,7 @@ MEMORY_BYTES = 2_000_000_000
 # fast as it plays.
 CPU_S = 120.0
 _CPU_PER_S = 20.0
-_UNKNOWN_LENGTH_S = 3600.0
+_UNKNOWN_LENGTH_S = 600.0
 
 # A process that idles ends itself after a minute; one that might be about to is not asked any more.
 _IDLE_S = 30.0
@@ -260,9 +260,14 @@ class _Pool:
 
 # One for the process: whoever decodes, in whichever thread, shares those that idle.
 _POOL = _Pool()
-atexit.register(_POOL.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_POOL.forget)
+
+
+@atexit.register
+def close() -> None:
+    """End the processes that idle; those that are asked something end with their answer."""
+    _POOL.close()
 
 
 def shown(path: str | Path) -> str:

@@ -102,7 +102,7 @@ def probe(path: Path, languages: Sequence[str] = ()) -> Media:
             raise MediaError(f"{shown(path)} is empty (0 bytes): fetch or export it again")
     except OSError as error:
         raise MediaError(f"{shown(path)} cannot be read: {error.strerror}") from error
-    found = _end_of(ask(path, None, "probe", max_px=MAX_FRAME_PX))
+    found = _end_of(ask(path, 0, "probe", max_px=MAX_FRAME_PX))
     tracks = [track for track in found["sound"] if track["decodes"]]
     size = found.get("size")
     if size is None and not tracks:
