@@ -625,9 +625,24 @@ def table_from_rows(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
             missing, unknown = sorted(names - row.keys()), sorted(row.keys() - names)
             raise StoreError(f"row of {table}: missing columns {missing}, unknown {unknown}")
     try:
-        return pa.Table.from_pylist(list(rows), schema=schema)
+        try:
+            return pa.Table.from_pylist(list(rows), schema=schema)
+        except UnicodeEncodeError:  # half a character, which JSON can write and UTF-8 cannot
+            return pa.Table.from_pylist([_encodable(row) for row in rows], schema=schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise StoreError(f"row of {table}: {error}") from error
+
+
+def _encodable(value: Any) -> Any:
+    """A value with a question mark for what no UTF-8 can hold of its texts."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case Mapping():
+            return {name: _encodable(part) for name, part in value.items()}
+        case list() | tuple():
+            return [_encodable(part) for part in value]
+    return value
 
 
 def checked(spec: TableSpec, data: pa.Table, where: str) -> pa.Table:

@@ -103,3 +103,22 @@ def test_the_row_says_what_is_odd_and_which_track_is_heard(tmp_path: Path) -> No
     german = settings.model_copy(update=update)
     ingest(two, german, store)
     assert read_video(store, two.video_id)["sound_track"] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are UTF-8 here")
+def test_a_name_that_is_no_utf8_is_told(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")).write_bytes(b"latin")
+    put(tmp_path / "b.mp4")
+    settings, store = load_config(), Store(tmp_path / "store")
+    odd = {found.problem for found in find_videos([str(tmp_path)], settings, store)}
+    assert odd == {None, f"{tmp_path}/caf\\xe9.mp4 has a name that is no UTF-8: rename it"}
+
+
+def test_half_a_character_in_an_info_json_is_a_question_mark(tmp_path: Path) -> None:
+    bad_media.write(tmp_path / "a.mp4", bad_media.film(5))
+    (tmp_path / "a.info.json").write_text('{"title": "Hi \\ud83d", "channel": "\\ud83d\\ude00"}')
+    settings, store = load_config(), Store(tmp_path / "store")
+    (found,) = find_videos([str(tmp_path)], settings, store)
+    ingest(found, settings, store)
+    row = read_video(store, found.video_id)
+    assert (row["title"], row["channel"]) == ("Hi ?", "😀")

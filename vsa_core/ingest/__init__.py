@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -95,7 +96,10 @@ def find_videos(
             )
         else:
             for path, problem in videos_in(Path(source), settings.sources.extensions):
-                found.append(Found(str(path), path.as_uri(), problem=problem))
+                name = os.fsencode(path).decode(errors="backslashreplace")
+                if name != str(path):
+                    problem = f"{name} has a name that is no UTF-8: rename it"
+                found.append(Found(name, path.as_uri(), problem=problem))
     found = list({f.item.source_id if f.item else f.path: f for f in found}.values())[:limit]
     progress.begin("find", len(found))
     hashed, failed = _known_files(store)
