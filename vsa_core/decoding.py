@@ -87,7 +87,9 @@ def probe(path: str, max_px: int) -> Answer:
             {
                 "track": container.streams.audio.index(stream),
                 "decodes": stream.index in first,
-                **_about(stream),
+                "default": bool(stream.disposition & Disposition.default),
+                "aside": bool(stream.disposition & _ASIDE),
+                **_called(stream),
             }
             for stream in _sound_streams(container)
         ]
@@ -509,37 +511,37 @@ def _resampled(resampler: Any, frame: Any) -> Iterator[Sound]:
 # --- captions inside the file -------------------------------------------------------------
 
 
-def subtitles(path: str) -> Answer:
-    """The events of all tracks of captions that are text; see `media.subtitles`."""
+def subtitles(path: str, max_bytes: int) -> Answer:
+    """The packets of every stream of captions, undecoded; see `media.subtitles`."""
     with _opened(path) as container:
-        streams = [s for s in container.streams.subtitles if s.codec_context is not None]
-        tracks = {
-            stream.index: about for about, stream in zip(map(_about, streams), streams, strict=True)
-        }
-        zero_s = _start_s(container)
+        streams = list(container.streams.subtitles)
+        zero_s, left = _start_s(container), max_bytes
         for packet in _demuxed(container, streams) if streams else ():
-            if packet.pts is None or packet.time_base is None:
-                continue
-            start_s = float(packet.pts * packet.time_base) - zero_s
-            end_s = start_s + float((packet.duration or 0) * packet.time_base)
-            for event in _frames_of(packet):
-                if event.type == b"ass":
-                    text = event.ass.split(b",", 8)[-1]
-                    about = {"track": packet.stream.index, "start_ms": round(1000 * start_s)}
-                    yield about | {"end_ms": round(1000 * end_s)}, text
-    return {"tracks": tracks}
+            left -= packet.size
+            if left < 0:
+                break
+            if packet.size and packet.pts is not None and packet.time_base is not None:
+                start_ms = round((float(packet.pts * packet.time_base) - zero_s) * 1000)
+                length_ms = round(float((packet.duration or 0) * packet.time_base) * 1000)
+                about = {"stream": packet.stream.index, "start_ms": start_ms}
+                yield about | {"end_ms": start_ms + length_ms}, bytes(packet)
+        partial = Disposition.forced | Disposition.comment
+        return {
+            "streams": [
+                {
+                    "index": stream.index,
+                    "codec": stream.codec_context.name if stream.codec_context else "unknown",
+                    "partial": bool(stream.disposition & partial),
+                    **_called(stream),
+                }
+                for stream in streams
+            ]
+        }
 
 
-def _about(stream: Any) -> dict[str, Any]:
-    return {
-        "codec": stream.codec_context.name,
-        "language": str(stream.metadata.get("language", "")),
-        "title": str(stream.metadata.get("title", ""))[:200],
-        "default": bool(stream.disposition & Disposition.default),
-        "forced": bool(stream.disposition & Disposition.forced),
-        "hearing_impaired": bool(stream.disposition & Disposition.hearing_impaired),
-        "aside": bool(stream.disposition & _ASIDE),
-    }
+def _called(stream: Any) -> dict[str, str]:
+    """What a stream says of itself; empty where it says nothing."""
+    return {name: str(stream.metadata.get(name, ""))[:200] for name in ("language", "title")}
 
 
 # --- files and streams --------------------------------------------------------------------

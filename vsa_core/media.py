@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,64 +231,59 @@ def audio_between(
 
 @dataclass(frozen=True, slots=True)
 class Subtitles:
-    """A track of captions inside a file that is text and not pictures.
+    """A stream of captions inside a file, as it lies there.
 
     Attributes:
-        codec: FFmpeg's name of how they are stored.
-        language: as the file has it; None where it does not say.
-        title: as the file has it, or empty.
-        default: players show it unasked.
-        forced: only what is said in another language than the film's.
-        hearing_impaired: sounds are described too.
-        cues: start and end in ms from the start of the video, and the text of an event of Advanced
-            SubStation Alpha, which is what FFmpeg makes of every format.
+        codec: FFmpeg's name of the format.
+        language, title: what the stream says of itself; empty where it says nothing.
+        partial: only what is foreign in the film, or somebody's comments on it.
+        packets: (start_ms, end_ms, bytes) in the order of the file.
     """
 
     codec: str
-    language: str | None
+    language: str
     title: str
-    default: bool
-    forced: bool
-    hearing_impaired: bool
-    cues: tuple[tuple[int, int, str], ...]
+    partial: bool
+    packets: tuple[tuple[int, int, bytes], ...]
 
 
-def subtitles(path: Path, duration_ms: int | None = None) -> list[Subtitles]:
-    """The captions inside a file, track by track; one that has no cue of text is left out.
+def subtitles(path: Path, max_bytes: int) -> list[Subtitles]:
+    """The streams of captions in a file; nothing of them is decoded.
+
+    Args:
+        path: a file that `probe` has opened.
+        max_bytes: of all packets together; what is beyond is not read.
 
     Raises:
         MediaError: as `frames`.
     """
-    cues: dict[int, list[tuple[int, int, str]]] = {}
-    answer = ask(path, duration_ms, "subtitles")
-    try:
-        while True:
-            header, data = next(answer)
-            text = data.tobytes().decode(errors="replace")
-            cues.setdefault(header["track"], []).append(
-                (header["start_ms"], header["end_ms"], text)
-            )
-    except StopIteration as end:
-        tracks = {int(track): about for track, about in end.value["tracks"].items()}
+    packets: dict[int, list[tuple[int, int, bytes]]] = {}
+
+    def keep(header: dict[str, Any], data: NDArray[np.uint8]) -> None:
+        packet = (header["start_ms"], header["end_ms"], data.tobytes())
+        packets.setdefault(header["stream"], []).append(packet)
+
+    found = _end_of(ask(path, None, "subtitles", max_bytes=max_bytes), keep)
     return [
         Subtitles(
-            codec=about["codec"],
-            language=about["language"] or None,
-            title=about["title"],
-            default=about["default"],
-            forced=about["forced"],
-            hearing_impaired=about["hearing_impaired"],
-            cues=tuple(sorted(cues[track])),
+            codec=stream["codec"],
+            language=stream["language"],
+            title=stream["title"],
+            partial=stream["partial"],
+            packets=tuple(packets.get(stream["index"], ())),
         )
-        for track, about in tracks.items()
-        if track in cues
+        for stream in found["streams"]
     ]
 
 
-def _end_of(answer: Answer) -> dict[str, Any]:
-    """How an answer ends that is nothing but that."""
+def _end_of(
+    answer: Answer, keep: Callable[[dict[str, Any], NDArray[np.uint8]], None] | None = None
+) -> dict[str, Any]:
+    """How an answer ends; what it gives until then is handed on."""
     while True:
         try:
-            next(answer)
+            message = next(answer)
         except StopIteration as end:
             return end.value
+        if keep is not None:
+            keep(*message)
