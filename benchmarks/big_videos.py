@@ -279,6 +279,7 @@ def _video(size: Size, number: int, video: str, failed: bool) -> dict[str, Any]:
         "fps": 25.0,
         "has_video": not failed,
         "has_audio": not failed,
+        "sound_track": None,
         "source_id": f"{number:016x}",
         "view_count": 1000 + number,
     }

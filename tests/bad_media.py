@@ -61,6 +61,7 @@ def write(
     times_ms: Iterable[int] | None = None,
     fps: int = FPS,
     options: dict[str, str] | None = None,
+    pixel: Fraction | None = None,
 ) -> Path:
     """Writes a media file.
 
@@ -75,6 +76,7 @@ def write(
         times_ms: the time of each picture (variable frame rate); None for a steady `fps`.
         fps: frames per second.
         options: of the container, such as {"movflags": "faststart"}.
+        pixel: how many times as wide as high a pixel is shown; None does not say.
     """
     with av.open(str(path), "w", options=options or {}) as container:
         video = audio = None
@@ -85,6 +87,8 @@ def write(
             video.time_base = Fraction(1, 1000)
             video.codec_context.time_base = Fraction(1, 1000)
             video.codec_context.gop_size = 12
+            if pixel is not None:
+                video.codec_context.sample_aspect_ratio = pixel
             if codec == "libx264":
                 video.codec_context.options = {"preset": "ultrafast", "bf": "0"}
         if samples is not None:
@@ -312,6 +316,38 @@ UNDECODABLE = ("empty", "text", "playlist", "no packets", "torn, index last")
 def make(name: str, folder: Path) -> Path:
     """Writes the file of that name into a folder and returns its path."""
     return _MAKERS[name](folder)
+
+
+def with_tracks(
+    path: Path, tracks: Iterable[tuple[NDArray[np.float32], str, str, int]], rate: int = RATE_HZ
+) -> Path:
+    """A Matroska file of several sound tracks and a picture.
+
+    Args:
+        path: what to write.
+        tracks: the samples of each, (C, n), its layout, its language and its disposition.
+        rate: of the samples, in Hz.
+    """
+    with av.open(str(path), "w", options={"default_mode": "passthrough"}) as container:
+        made = []
+        for samples, layout, language, disposition in tracks:
+            stream = container.add_stream("flac", rate=rate)
+            stream.codec_context.layout, stream.codec_context.format = layout, "s16"
+            stream.metadata["language"] = language
+            stream.disposition = disposition
+            packed = np.ascontiguousarray((samples * 32767).astype(np.int16).T.reshape(1, -1))
+            sound = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
+            sound.sample_rate, sound.pts = rate, 0
+            made.append((stream, sound))
+        video = container.add_stream("libx264", rate=FPS)
+        video.width, video.height, video.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
+        for rgb in film(25):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(video.encode(None))
+        for stream, sound in made:
+            container.mux(stream.encode(sound))
+            container.mux(stream.encode(None))
+    return path
 
 
 def looped(source: Path, path: Path, times: int) -> Path:

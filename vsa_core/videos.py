@@ -71,6 +71,7 @@ def media_of(row: dict[str, Any], steps: Steps | None = None) -> Media:
         fps=row["fps"],
         has_video=row["has_video"],
         has_audio=row["has_audio"],
+        sound_track=row["sound_track"],
         steps=steps,
     )
 

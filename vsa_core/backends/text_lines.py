@@ -17,6 +17,8 @@ _MUSIC = re.compile("[♩-♬]")
 _ANNOTATION = re.compile(r"\[[^\[\]]*\]")
 _ALL_ANNOTATION = re.compile(r"\([^()]*\)|\*[^*]*\*")
 _LATIN = "Latn"
+# What is said in a segment is some hundred characters; a tokenizer is not to be given megabytes.
+_LONGEST = 20_000
 
 
 def read_text(
@@ -25,7 +27,8 @@ def read_text(
     """The text to label, cleaned; None when there is nothing to read in it.
 
     Args:
-        text: as it stands in captions or comes from a recogniser.
+        text: as it stands in captions or comes from a recogniser; of more than anybody can say in
+            a segment the beginning is read.
         language: its BCP 47 tag; None when unknown, and then it is tried.
         languages: what the model speaks; None for anything.
         reader: the model's name, for messages.
@@ -34,7 +37,7 @@ def read_text(
         LanguageNotSpoken: the tag is another language's; or, whatever the tag says, most letters
             are of another script than the Latin one that all of the model's languages use.
     """
-    line = cleaned(text)
+    line = cleaned(text[:_LONGEST])
     if line is None or languages is None:
         return line
     spoken = ", ".join(languages)

@@ -148,5 +148,5 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not Parquet, or is torn ({error}): write it anew") from error

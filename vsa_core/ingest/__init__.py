@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from vsa_core import progress
@@ -95,7 +97,10 @@ def find_videos(
             )
         else:
             for path, problem in videos_in(Path(source), settings.sources.extensions):
-                found.append(Found(str(path), path.as_uri(), problem=problem))
+                name = os.fsencode(path).decode(errors="backslashreplace")
+                if name != str(path):
+                    problem = f"{name} has a name that is no UTF-8: rename it"
+                found.append(Found(name, path.as_uri(), problem=problem))
     found = list({f.item.source_id if f.item else f.path: f for f in found}.values())[:limit]
     progress.begin("find", len(found))
     hashed, failed = _known_files(store)
@@ -151,6 +156,9 @@ def _identified(item: Found, known: dict[tuple[str, int, int], str]) -> Found:
         if item.problem is not None:
             return replace(item, video_id=by_path)
         stat = Path(item.path).stat()
+        if not S_ISREG(stat.st_mode):  # to read a pipe or a device may never end
+            problem = f"{item.path} is no file: give a video file, or a folder of them"
+            return replace(item, video_id=by_path, problem=problem)
         sha256 = known.get((item.path, stat.st_size, stat.st_mtime_ns))
         if sha256 is None:
             with Path(item.path).open("rb") as file:
@@ -182,10 +190,11 @@ def standing(found: Found, row: str, settings: Settings, has_info: bool = True) 
 
 def _made_from(found: Found, info: Mapping[str, Any], settings: Settings) -> str:
     return fingerprint(
-        "ingest/1",
+        "ingest/2",
         [found.path, found.sha256, found.size, found.mtime_ns, found.source_url, found.problem],
         info,
         settings.sources.max_duration_s,
+        settings.transcripts.languages,
     )
 
 
@@ -209,7 +218,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
     try:
         if found.problem is not None:
             raise MediaError(found.problem)
-        media = probe(Path(found.path))
+        media = probe(Path(found.path), settings.transcripts.languages)
         longest_s = settings.sources.max_duration_s
         if media.duration_ms > longest_s * 1000:
             raise MediaError(
@@ -223,6 +232,8 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
             fps=media.fps,
             has_video=media.has_video,
             has_audio=media.has_audio,
+            sound_track=media.sound_track,
+            note="; ".join(filter(None, [info_note, *media.notes])) or None,
         )
     except Exception as error:
         reason = said(error)
@@ -260,6 +271,7 @@ def _row(found: Found, info: dict[str, Any]) -> dict[str, Any]:
         "fps": None,
         "has_video": False,
         "has_audio": False,
+        "sound_track": None,
         "source_id": found.item.source_id if found.item else None,
         "view_count": info.get("view_count"),
     }

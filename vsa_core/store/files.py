@@ -247,7 +247,8 @@ def read_file(
     """All rows of one file, page checksums checked.
 
     Raises:
-        OSError, ArrowException: it is gone, cannot be reached, or does not read.
+        OSError, ArrowException, UnicodeDecodeError: it is gone, cannot be reached, or does not
+            read.
     """
     with filesystem.open_input_file(path) as source:
         file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -273,7 +274,7 @@ def reading(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise does_not_read(where, error) from error
 
 

@@ -112,7 +112,8 @@ def standing(
 
 def _base(video: dict[str, Any], captions: Path | None, settings: Settings) -> list[Any]:
     limit = settings.transcripts.max_caption_mb * _MEGABYTE
-    return ["transcribe/2", video["sha256"], _caption_hash(captions, limit), limit]
+    track = [] if video["sound_track"] is None else [video["sound_track"]]
+    return ["transcribe/2", video["sha256"], _caption_hash(captions, limit), limit, *track]
 
 
 def _from_captions(base: list[Any], video: dict[str, Any], captions: Path) -> str:
