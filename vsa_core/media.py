@@ -456,3 +456,67 @@ def _fitted(width: int, height: int, max_side_px: int | None) -> tuple[int, int]
 def _shown(path: Path) -> str:
     """A path on one line, whatever is in its name."""
     return repr(str(path)) if not str(path).isprintable() else str(path)
+
+
+# --- captions inside a file ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Subtitles:
+    """A stream of captions inside a file, as it lies there.
+
+    Attributes:
+        codec: FFmpeg's name of the format.
+        language, title: what the stream says of itself; empty where it says nothing.
+        partial: only what is foreign in the film, or somebody's comments on it.
+        packets: (start_ms, end_ms, bytes) in the order of the file.
+    """
+
+    codec: str
+    language: str
+    title: str
+    partial: bool
+    packets: tuple[tuple[int, int, bytes], ...]
+
+
+def subtitles(path: Path, max_bytes: int) -> list[Subtitles]:
+    """The streams of captions in a file; nothing of them is decoded.
+
+    Args:
+        path: a file that `probe` has opened.
+        max_bytes: of all packets together; what is beyond is not read.
+
+    Raises:
+        MediaError: the file cannot be opened any more.
+    """
+    import av
+    from av.stream import Disposition
+
+    with _opened(path) as container:
+        streams = list(container.streams.subtitles)
+        packets: dict[int, list[tuple[int, int, bytes]]] = {s.index: [] for s in streams}
+        zero_s, left = _start_s(container), max_bytes
+        try:
+            for packet in container.demux(streams) if streams else ():
+                left -= packet.size
+                if left < 0:
+                    break
+                if packet.size and packet.pts is not None and packet.time_base is not None:
+                    start_ms = round((float(packet.pts * packet.time_base) - zero_s) * 1000)
+                    length_ms = round(float((packet.duration or 0) * packet.time_base) * 1000)
+                    packets[packet.stream.index].append(
+                        (start_ms, start_ms + length_ms, bytes(packet))
+                    )
+        except (av.error.FFmpegError, ValueError):
+            pass  # what came before the damage stands
+        partial = Disposition.forced | Disposition.comment
+        return [
+            Subtitles(
+                stream.codec_context.name if stream.codec_context else "unknown",
+                str(stream.metadata.get("language", "")),
+                str(stream.metadata.get("title", "")),
+                bool(stream.disposition & partial),
+                tuple(packets[stream.index]),
+            )
+            for stream in streams
+        ]
