@@ -29,6 +29,10 @@ VERSION_1 = {
         "language media_path media_bytes media_mtime_ns captions_kind sha256 width height fps "
         "has_video has_audio"
     ),
+    "transcripts": "video_id index start_ms end_ms text words text_source language",
+    "segments": (
+        "video_id segment_id index start_ms end_ms text text_source language"
+    ),
     "predictions": (
         "video_id segment_id modality backend status sentiment_probs emotion_probs note"
     ),
@@ -111,6 +115,8 @@ def test_what_was_not_known_then_is_null(before: tuple[Store, Store]) -> None:
     migrate(old)
     for table, columns in (
         ("videos", ["source_id", "view_count"]),
+        ("transcripts", ["speaker"]),
+        ("segments", ["speaker"]),
         ("predictions", ["people", "track", "speaks"]),
         ("faces", ["speaking"]),
         ("labels", ["language", "people"]),

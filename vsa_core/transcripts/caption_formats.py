@@ -56,7 +56,7 @@ _TIMING = re.compile(rf"\s*{_CLOCK}\s*{_ARROW}\s*{_CLOCK}")
 _FULL = r"(\d{1,3}):(\d{2}):(\d{2})[.,](\d{1,3})()"
 _PAIR = re.compile(rf"\s*{_FULL}(?:\s*[,;|/–—-]\s*|\s+){_FULL}")
 _UNTIMELY = re.compile(rf"\s*[-+]?\d(?=[\w.,;]*:)[\w:.,;]*\s*{_ARROW}")
-_NUMBERED = re.compile(rf"\s*(?:{_ARROW}|\d+\s*:\s*\d+\s*:).*|.*-->.*")  # behind a cue's number
+_NUMBERED = re.compile(rf"\s*(?:{_ARROW}|\d+\s*:\s*\d+\s*[:.,]).*|.*-->.*")  # behind a cue's number
 _MARK = re.compile(r"<(?:(\d{1,4}):)?(\d{1,3}):(\d{1,2})(?:[.,](\d{1,9}))?()>")
 _ASIDE = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
 _HEADER = re.compile(r"\ufeff?WEBVTT(\s|$)")

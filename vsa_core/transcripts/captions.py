@@ -165,7 +165,7 @@ def _transcript(
     rolling = rolls(found)
     if not rolling and spells_out(found):
         found = list(spelt(found))
-        rolling = rolls(found)
+        rolling = rolls(found, 1)
     auto = auto or rolling or any(marks for cue in found for _, marks in cue.lines)
     if rolling:
         found = list(unrolled(found))

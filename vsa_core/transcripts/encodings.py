@@ -7,7 +7,7 @@ import re
 import regex
 
 from vsa_core.errors import CaptionError
-from vsa_core.language import detect, primary
+from vsa_core.language import detect, primary, script
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SAMPLE_BYTES = 20_000
@@ -19,7 +19,7 @@ _MOST_BEYOND_ASCII = 0.5
 _BY_LANGUAGE = {
     "ar": ("cp1256", "iso8859_6"), "fa": ("cp1256",), "ur": ("cp1256",),
     "el": ("cp1253", "iso8859_7"), "he": ("cp1255",), "th": ("cp874",),
-    "ja": ("cp932", "euc_jp"), "ko": ("cp949",), "zh": ("gb18030", "big5"),
+    "ja": ("cp932", "euc_jp"), "ko": ("cp949",), "zh": ("gb18030", "big5"), "zh-Hant": ("big5",),
     **dict.fromkeys(
         ("ru", "uk", "be", "bg", "mk", "sr"), ("cp1251", "koi8_r", "koi8_u", "cp866", "iso8859_5")
     ),
@@ -65,7 +65,8 @@ def decoded(raw: bytes, tag: str | None, where: str) -> tuple[str, str | None]:
     if len(_CONTROLS.findall(text)) > len(text) / 100:
         raise CaptionError(f"caption file {where} is not text: fetch or export it again")
     if codec is None:
-        codec = _legacy(raw, primary(tag))
+        taiwan = tag is not None and script(tag) == "Hant"
+        codec = _legacy(raw, "zh-Hant" if taiwan else primary(tag))
         if codec is None:
             raise CaptionError(
                 f"the encoding of caption file {where} cannot be told from so little text: "
@@ -103,11 +104,14 @@ def _legacy(raw: bytes, language: str | None) -> str | None:
     sample = b"\n".join(line for line in raw.splitlines() if not line.isascii())[:_SAMPLE_BYTES]
     beyond = sum(byte > 0x7F for byte in sample)
     letters = beyond + len(re.findall(rb"[A-Za-z]", sample))
-    if beyond < 4 or beyond <= _MOST_BEYOND_ASCII * letters:
+    written = beyond >= 4 and beyond > _MOST_BEYOND_ASCII * letters
+    if language in _LATIN or not (written or language in _BY_LANGUAGE):
         return _latin(sample, language)
-    fitting = _detected(sample, _BY_LANGUAGE.get(language or "", _CODECS))
-    sure = beyond >= _ENOUGH_BYTES or language in _BY_LANGUAGE or len(fitting) == 1
-    return fitting[0] if fitting and sure else None
+    if language in _BY_LANGUAGE:
+        own = _BY_LANGUAGE[language]
+        return next(iter(_detected(sample, own)), own[0])
+    fitting = _detected(sample, _CODECS)
+    return fitting[0] if len(fitting) == 1 or (fitting and beyond >= _ENOUGH_BYTES) else None
 
 
 def _detected(sample: bytes, codecs: tuple[str, ...]) -> list[str]:
@@ -116,8 +120,9 @@ def _detected(sample: bytes, codecs: tuple[str, ...]) -> list[str]:
 
     if len(sample) == _SAMPLE_BYTES:  # without a character that was cut in two
         sample = sample[: sample.rfind(b"\n")]
-    hebrew = ["cp1255"] if "cp1255" in codecs and _is_hebrew(sample) else []
-    return hebrew + [match.encoding for match in from_bytes(sample, cp_isolation=list(codecs))]
+    plain = {"cp1255": _is_hebrew, "euc_jp": _is_japanese}
+    told = [codec for codec, tell in plain.items() if codec in codecs and tell(sample)]
+    return told or [match.encoding for match in from_bytes(sample, cp_isolation=list(codecs))]
 
 
 def _is_hebrew(sample: bytes) -> bool:
@@ -128,6 +133,15 @@ def _is_hebrew(sample: bytes) -> bool:
     text = sample.decode("cp1255", "replace")
     beyond = [char for char in text if not (char.isascii() or char in _TYPOGRAPHY)]
     return all("\u05d0" <= char <= "\u05ea" for char in beyond) and not _FINAL_WITHIN.search(text)
+
+
+def _is_japanese(sample: bytes) -> bool:
+    """Whether it is EUC-JP: much of it is kana, which the detector takes for Korean letters."""
+    try:
+        beyond = [char for char in sample.decode("euc_jp") if not char.isascii()]
+    except UnicodeDecodeError:
+        return False
+    return 5 * sum("\u3040" <= char <= "\u30ff" for char in beyond) > len(beyond)
 
 
 def _latin(sample: bytes, language: str | None) -> str:

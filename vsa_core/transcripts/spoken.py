@@ -43,11 +43,15 @@ def in_order(shown: Iterable[Shown]) -> list[Shown]:
 # --- lines that roll ----------------------------------------------------------------------
 
 
-def rolls(shown: Sequence[Shown]) -> bool:
+def rolls(shown: Sequence[Shown], least: int = 2) -> bool:
     """Whether a file shows lines again as new ones come in below them.
 
     A repeat alone is no roll (a chorus repeats): either the line is held alone for a moment, or
     it moves up while another one takes its place.
+
+    Args:
+        shown: in order.
+        least: so often; once may have been written by a person.
     """
     rolled = 0
     for before, after in pairwise(shown):
@@ -58,7 +62,7 @@ def rolls(shown: Sequence[Shown]) -> bool:
         held = (_is_hold(before) or _is_hold(after)) and overlap > 0
         moved_up = 0 < overlap < len(new) and (overlap < len(old) or new[overlap] != old[-1])
         rolled += held or moved_up
-    return rolled >= 2 and rolled >= (len(shown) - 1) / 2
+    return rolled >= least and rolled >= (len(shown) - 1) / 2
 
 
 def _overlap(old: Sequence[str], new: Sequence[str], at_most: int) -> int:
@@ -189,10 +193,9 @@ def _saying(
     found = list(re.finditer(r"\S+", joined))
     marks: list[Mark] = []
     if grows:
-        lengths = [0] + [len("".join(_whole_text(cue).split())) for cue in cues]
         marks = [
-            (_at_letter(joined, length), cue.start_ms)
-            for cue, length in zip(cues, lengths, strict=False)
+            (_at_letter(joined, len("".join("".join(before.texts()).split()))), cue.start_ms)
+            for before, cue in pairwise(cues)
         ]
     elif any(place is not None for place in places):
         marks = [
@@ -285,7 +288,7 @@ def _is_titled(name: str) -> bool:
 _NOTES = "♪♫♬♩🎵🎶"
 _SUNG = re.compile(rf"[{_NOTES}]+[^{_NOTES}]*[{_NOTES}]+|[{_NOTES}]+[^{_NOTES}\n]*$", re.MULTILINE)
 _BRACKETS = re.compile(r"(?:\[([^\[\]]*)\]|［[^［］]*］|【[^【】]*】|（[^（）]*）)(?:[ \t]*[:：])?")
-_PARENTHESES = re.compile(r"\(([^()]*)\)(?:[ \t]*:)?")
+_PARENTHESES = re.compile(r"(?P<first>^[ \t>–—-]*)?\(([^()]*)\)(?:[ \t]*:)?", re.MULTILINE)
 _VOICE = re.compile(rf"{NAME}([^{NAMED}]*){NAMED}")
 _PREFIX = re.compile(
     r"(?:(?P<turn>>{2,})|^)[ \t]*(?P<dash>[-–—]{1,3}(?!\d)[ \t]*)?"
@@ -356,15 +359,16 @@ def _blanked(text: str, names: frozenset[str]) -> tuple[str, list[Turn]]:
     outside = _PARENTHESES.sub("", text)
 
     def sound(match: re.Match[str]) -> str:
-        words = match.group(1).split()
-        named = match.group().endswith(":")
+        inside = match[2]
+        words = inside.split()
+        named = match["first"] is not None and match[0].endswith(":")
         is_sound = (
             named
-            or (len(match.group(1)) > 1 and match.group(1).isupper())
-            or (len(words) <= 5 and _SOUND.search(match.group(1)))
+            or (len(inside) > 1 and inside.isupper())
+            or (len(words) <= 5 and _SOUND.search(inside))
             or (len(words) <= 3 and not outside.strip())
         )
-        if named and words and not _SOUND.search(match.group(1)):
+        if named and words and not _SOUND.search(inside):
             turns.append((match.end(), " ".join(words)))
         return _spaces(match) if is_sound else match.group()
 
