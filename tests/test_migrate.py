@@ -252,6 +252,9 @@ def test_it_says_which_rows_a_run_makes_anew() -> None:
 
 def test_the_steps_are_those_of_real_files(tmp_path: Path) -> None:
     store = small_store(tmp_path / "store")
+    cue = {"video_id": "v01", "index": 0, "start_ms": 0, "end_ms": 9, "text": "Hi.", "words": None}
+    cue |= {"speaker": None, "text_source": "captions", "language": None}
+    store.commit("transcripts", "v01", table_from_rows("transcripts", [cue]), "f")
     parts = {"predictions": store.part_of(TEXT), "faces": store.part_of(FACE), "labels": "r1"}
     for table, columns in VERSION_1.items():
         data = next(iter(store.scan(table, part=parts.get(table))))

@@ -1,4 +1,4 @@
-"""Transcripts: from captions beside a video, else from speech recognition."""
+"""Transcripts: from captions beside a video or inside it, else from speech recognition."""
 
 from __future__ import annotations
 
