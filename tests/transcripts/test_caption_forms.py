@@ -62,15 +62,17 @@ def said(found: Transcript) -> list[tuple[str | None, str]]:
         "00:00:04,000 --> 00:00:06,000  X1:10 X2:600 Y1:400 Y2:460",
         "  00:00:04,000   -->   00:00:06,000 align:start",
         "00:00:06,000 --> 00:00:04,000",
+        "00:00:04,000 --> 00:00:06,000 line:0 position:20%,line-left Well,",
     ],
 )
 def test_a_time_line_reads_whatever_its_arrow(tmp_path: Path, line: str) -> None:
     found = read(
         tmp_path, f"{srt('One.')}\n2\n{line}\nTwo.\n\n3\n00:00:08,000 --> 00:00:09,000\nThree."
     )
+    second = "line:0 position:20%,line-left Well, Two." if line.endswith("Well,") else "Two."
     assert [(cue.start_ms, cue.text) for cue in found.cues] == [
         (2000, "One."),
-        (4000, "Two."),
+        (4000, second),
         (8000, "Three."),
     ]
     assert found.cues[1].end_ms == 6000
@@ -329,6 +331,13 @@ def test_substation_alpha_as_it_is_written(tmp_path: Path) -> None:
                 (None, "WARNING: do not touch it."),
                 (None, "And so it goes."),
                 (None, "Remember: be kind."),
+            ],
+        ),
+        (
+            ["He said: go.", "She said: no.", "He said: why.", "She said: so."],
+            [
+                (None, f"{who} said: {what}.")
+                for who, what in zip(["He", "She"] * 2, ["go", "no", "why", "so"], strict=True)
             ],
         ),
         (

@@ -59,16 +59,16 @@ def transcribe(video_id: str, settings: Settings, store: Store, steps: Steps) ->
     ref = store.fresh("transcripts", video_id, made_from)
     if ref is not None and video["captions_kind"]:
         return ref
+    if settings.transcripts.use_captions:
+        said, noted = _captions(video, captions, settings)
+        notes += noted
+        if said is not None:
+            return _commit(store, video, said, notes, made_from)
     transcriber = _transcriber(settings, video)
-    recognised_from = fingerprint(base, transcriber.id if transcriber else None)
-    ref = store.fresh("transcripts", video_id, recognised_from)
+    made_from = fingerprint(base, transcriber.id if transcriber else None)
+    ref = store.fresh("transcripts", video_id, made_from)
     if ref is not None and video["captions_kind"]:
         return ref
-    if settings.transcripts.use_captions:
-        transcript, said = _captions(video, captions, settings)
-        notes += said
-        if transcript is not None:
-            return _commit(store, video, transcript, notes, made_from)
     if transcriber is None:
         transcript = Transcript((), NO_TRANSCRIPT, note=_why_silent(video, settings))
     elif ref is not None:  # the video's row is new, what was heard is not
@@ -77,7 +77,7 @@ def transcribe(video_id: str, settings: Settings, store: Store, steps: Steps) ->
         transcript = transcriber.transcribe(media_of(video, steps))
         if transcript.language is None:
             transcript = replace(transcript, language=detect(_text(transcript)))
-    return _commit(store, video, transcript, notes, recognised_from)
+    return _commit(store, video, transcript, notes, made_from)
 
 
 def standing(
@@ -166,9 +166,8 @@ def _from_captions(
 ) -> str:
     # What its name adds to the video's is its language; the video itself may be renamed.
     video_path = Path(video["media_path"])
-    suffixes = captions and str(captions.relative_to(video_path.parent)).replace(
-        video_path.stem, ""
-    )
+    suffixes = captions and str(captions.relative_to(video_path.parent))
+    suffixes = suffixes and suffixes.replace(video_path.stem, "", 1)
     wanted = settings.transcripts.languages if settings.transcripts.use_captions else "none"
     return fingerprint("captions/1", base, suffixes, video["language"], wanted, detector())
 

@@ -55,6 +55,7 @@ _TIMING = re.compile(rf"\s*{_CLOCK}\s*{_ARROW}\s*{_CLOCK}")
 # Where no arrow stands between them, both times have to be plain.
 _FULL = r"(\d{1,3}):(\d{2}):(\d{2})[.,](\d{1,3})()"
 _PAIR = re.compile(rf"\s*{_FULL}(?:\s*[,;|/–—-]\s*|\s+){_FULL}")
+_SETTINGS = re.compile(r"\s*(?:[A-Za-z]\w*[:=]\S+(?:\s+|$))*")  # behind two times; else it is text
 _UNTIMELY = re.compile(rf"\s*[-+]?\d(?=[\w.,;]*:)[\w:.,;]*\s*{_ARROW}")
 _NUMBERED = re.compile(rf"\s*(?:{_ARROW}|\d+\s*:\s*\d+\s*[:.,]).*|.*-->.*")  # behind a cue's number
 _MARK = re.compile(r"<(?:(\d{1,4}):)?(\d{1,3}):(\d{1,2})(?:[.,](\d{1,9}))?()>")
@@ -94,6 +95,9 @@ def timed_text(text: str, odd: Counter[str]) -> Iterator[Shown]:
                 shown.piece = piece
                 yield shown
         timing, payload, piece, shift_ms = timed, [], number, moved_ms
+        behind = line[timed.end() :] if line and isinstance(timed, re.Match) else ""
+        if not _SETTINGS.fullmatch(behind):
+            payload.append(behind)
     if odd[_UNREADABLE]:
         odd[f"of {opened} {_UNREADABLE}"] = odd.pop(_UNREADABLE)
 

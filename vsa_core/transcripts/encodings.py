@@ -84,6 +84,8 @@ def decoded(raw: bytes, tag: str | None, where: str) -> tuple[str, str | None]:
 
 def _utf(raw: bytes) -> str | None:
     """The encoding where it is Unicode or ASCII; None for a legacy one."""
+    if raw.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     # The times alone are Latin digits, so UTF-16 has a zero in every other byte of them.

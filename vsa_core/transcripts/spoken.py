@@ -267,7 +267,8 @@ def speakers(shown: Sequence[Shown]) -> frozenset[str]:
     return frozenset(
         name
         for name, count in found.items()
-        if count > 1 or (_is_titled(name) and (again or len(name.split()) > 1))
+        if (count > 1 and len(name.split()) == 1)
+        or (_is_titled(name) and (count > 1 or again or len(name.split()) > 1))
     )
 
 
