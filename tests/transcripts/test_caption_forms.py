@@ -479,12 +479,12 @@ def test_one_language_over_two_lines_is_one(tmp_path: Path) -> None:
 
 def test_cues_beyond_the_end_are_counted_and_left_out(tmp_path: Path) -> None:
     cues = srt(*(f"Line {n}." for n in range(10)))
-    found = read(tmp_path, cues, duration_ms=10_000)
+    found = read(tmp_path, cues, duration_ms=9_000)
     assert texts(found) == ["Line 0.", "Line 1.", "Line 2.", "Line 3.", "Line 4."]
     assert found.note == "5 of 10 cues lie beyond the end of the video: left out"
     assert len(read(tmp_path, cues, duration_ms=0).cues) == 10
     with pytest.raises(CaptionError, match=r"all 10 cues .* are they of another one"):
-        read(tmp_path, cues, duration_ms=500)
+        read(tmp_path, cues.replace("00:00:", "01:00:"), duration_ms=9_000)
 
 
 # --- hostile ------------------------------------------------------------------------------

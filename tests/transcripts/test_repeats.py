@@ -243,3 +243,9 @@ def test_what_stands_on_both_sides_of_a_border_is_said_once(tmp_path: Path) -> N
 def test_words_of_these_formats_are_text_in_others(tmp_path: Path) -> None:
     found = read(tmp_path, [(0, 1000, "NOTE this well"), (2000, 3000, "STYLE\nis all")])
     assert texts(found) == ["NOTE this well", "STYLE is all"]
+
+
+@pytest.mark.parametrize("text", ["so good", "<u>so</u> good", "so"])
+def test_a_line_shown_forever_takes_no_time(tmp_path: Path, text: str) -> None:
+    cues = [(50 * n, 50 * n + 50, text if n % 2 else "so good") for n in range(20_000)]
+    assert texts(read(tmp_path, cues))[0] == "so good"

@@ -35,7 +35,7 @@ from vsa_core.transcripts.spoken import (
 )
 
 MAX_BYTES = 20_000_000
-_LATE_MS = 1_000  # a cue may begin so long after the last frame and still be the video's
+_LATE_MS = 2_000  # a cue may begin so long after the last frame and still be the video's
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,37 +151,33 @@ def spelt(shown: Sequence[Shown]) -> Iterator[Shown]:
 
 
 def _sayings(run: Sequence[Shown]) -> Iterator[Shown]:
+    """One cue for each time that a line is said, of those that show it.
+
+    It is said again where the highlight goes back, or, without one, where it is shown several
+    times as often as it has words.
+    """
     if not run:
         return
     text = _whole_text(run[-1])
     grows = _whole_text(run[0]) != text
-    places = [_highlight(cue, run) for cue in run]
+    shared = frozenset.intersection(*(cue.styled for cue in run))
+    # Where the highlight begins: the first change of style that others do not share.
+    places = [min(cue.styled - shared, default=None) for cue in run]
+    highlighted = any(place is not None for place in places)
     words = len(list(pieces(text)))
-    first = 0
-    for number in range(1, len(run) + 1):
-        again = (
-            number < len(run)
-            and not grows
-            and (
-                _goes_back(places[first:number], places[number])
-                if any(place is not None for place in places)
-                else len(run) % words == 0 and number % words == 0
-            )
-        )
-        if again or number == len(run):
+    first, reached = 0, -1
+    for number, place in enumerate(places):
+        if grows:
+            again = False
+        elif highlighted:
+            again = place is not None and place < reached
+        else:
+            again = number > 0 and len(run) % words == 0 and number % words == 0
+        if again:
             yield _saying(run[first:number], places[first:number], grows=grows, words=words)
             first = number
-
-
-def _highlight(cue: Shown, run: Sequence[Shown]) -> int | None:
-    """Where the highlight begins in a cue: the first change of style that others do not share."""
-    shared = frozenset.intersection(*(other.styled for other in run))
-    return min(cue.styled - shared, default=None)
-
-
-def _goes_back(places: Sequence[int | None], place: int | None) -> bool:
-    known = [place for place in places if place is not None]
-    return place is not None and bool(known) and place < known[-1]
+        reached = reached if place is None else place
+    yield _saying(run[first:], places[first:], grows=grows, words=words)
 
 
 def _saying(
