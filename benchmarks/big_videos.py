@@ -128,7 +128,7 @@ def _made(size: Size, start: int) -> Made:
     tables = {("videos", ""): table_from_rows("videos", about)}
     base = {"video_id": pa.array(named), "segment_id": pa.array(names)}
     span = {"start_ms": pa.array(begins), "end_ms": pa.array(ends), "text": pa.array(texts)}
-    spoken = {"text_source": same("captions", n), "language": same("en", n)}
+    spoken = {"text_source": same("captions", n), "language": same("en", n), "speaker": None}
     index = {"index": pa.array(at.astype(np.int32))}
     tables["segments", ""] = _table("segments", {**base, **index, **span, **spoken})
     tables["transcripts", ""] = _table(

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -62,6 +63,7 @@ def write(
     fps: int = FPS,
     options: dict[str, str] | None = None,
     pixel: Fraction | None = None,
+    captions: Iterable[tuple[str, str, str, Iterable[tuple[int, int, bytes]]]] = (),
 ) -> Path:
     """Writes a media file.
 
@@ -77,6 +79,7 @@ def write(
         fps: frames per second.
         options: of the container, such as {"movflags": "faststart"}.
         pixel: how many times as wide as high a pixel is shown; None does not say.
+        captions: streams of them: codec, language, title, and (start_ms, end_ms, bytes) of each.
     """
     with av.open(str(path), "w", options=options or {}) as container:
         video = audio = None
@@ -94,6 +97,7 @@ def write(
         if samples is not None:
             audio = container.add_stream(audio_codec, rate=rate)
             audio.codec_context.layout = "mono"
+        texts = [_captions(container, *stream) for stream in captions]
         container.start_encoding()
         if video is not None and pictures is not None:
             times = iter(times_ms) if times_ms is not None else None
@@ -111,7 +115,33 @@ def write(
                 sound.sample_rate, sound.pts = rate, start
                 container.mux(audio.encode(sound))
             container.mux(audio.encode(None))
+        for packets in texts:
+            container.mux(packets)
     return path
+
+
+_HEADER = b"[Script Info]\n[V4+ Styles]\nFormat: Name\nStyle: Default\n[Events]\nFormat: Text\n"
+
+
+def _captions(
+    container: Any, codec: str, language: str, title: str, cues: Iterable[tuple[int, int, bytes]]
+) -> list[av.Packet]:
+    """A new stream of captions, and the packets to put into it."""
+    stream = container.add_stream(codec)
+    stream.time_base = Fraction(1, 1000)
+    stream.codec_context.subtitle_header = _HEADER
+    stream.metadata.update({"language": language, "title": title})
+    packets = []
+    for start_ms, end_ms, raw in cues:
+        packet = av.Packet(raw)
+        packet.pts = packet.dts = start_ms
+        packet.duration, packet.time_base, packet.stream = (
+            end_ms - start_ms,
+            Fraction(1, 1000),
+            stream,
+        )
+        packets.append(packet)
+    return packets
 
 
 def turned(path: Path, clockwise: int) -> Path:

@@ -154,6 +154,7 @@ def _segment(video_id: str, index: int, start_ms: int, text: str) -> dict[str, A
         "start_ms": start_ms,
         "end_ms": start_ms + 3_000,
         "text": text,
+        "speaker": None,
         "text_source": "captions",
         "language": "en",
     }

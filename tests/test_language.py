@@ -177,8 +177,8 @@ def test_too_little_or_too_odd_a_text_tells_none(text: str) -> None:
 
 def test_letters_alone_make_a_text_long_enough() -> None:
     assert detect("x" * 39) is None
-    assert detect("我真的很喜欢这部电影和结尾") is None  # 39 bytes
-    assert detect("我真的很喜欢这部电影和结尾吧") == "zh"  # 42
+    assert detect("我真的很") == "zh"  # 12 bytes, and no English
+    assert detect("我真的") is None  # 9
     assert detect("123 456 789, 10 — " * 50 + "My dog.") is None
 
 
@@ -204,6 +204,38 @@ def joined(texts: list[str], length: int) -> Iterator[str]:
             held = ""
 
 
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Das ist schrecklich.", "de"),
+        ("Ich hasse das.", "de"),
+        ("Quelle horreur!", "fr"),
+        ("Me encanta esto.", "es"),
+        ("Não gosto disso.", "pt"),
+        ("Mi piace molto.", "it"),
+        ("Ik vind het geweldig.", "nl"),
+        ("Jag älskar det.", "sv"),
+        ("Tämä on kamalaa.", "fi"),
+        ("Мне очень нравится", "ru"),
+    ],
+)
+def test_a_short_line_that_can_hardly_be_english_tells_its_language(
+    text: str, language: str
+) -> None:
+    assert detect(text) == language
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No way!", "I love it.", "That was awful.", "Oh my God.", "Not again.", "Terrible.",
+        "Fantastic!", "It is a disaster.", "Hallo", "Ciao!",
+    ],
+)  # fmt: skip
+def test_short_english_and_a_word_or_two_are_nobodys(text: str) -> None:
+    assert detect(text) is None
+
+
 # --- a tag that is wrong ------------------------------------------------------------------
 
 
@@ -214,10 +246,12 @@ def test_a_text_plainly_in_another_language_is_found_out(language: str) -> None:
     assert mistagged("en-US", texts) == language
     assert mistagged(language, texts) is None
     assert mistagged(language, [ENGLISH]) == "en"
+    assert near(mistagged("en", [SPOKEN[language][:90]]), language)
 
 
 def test_a_tag_is_left_alone_unless_all_of_the_text_is_in_another_language() -> None:
-    assert mistagged("es", [ENGLISH[:220]]) is None  # too short
+    assert mistagged("es", [ENGLISH[:45]]) is None  # too short
+    assert mistagged("ru", [ENGLISH[:220]]) is None  # too short for what may be romanised
     assert mistagged("en", [*[SPOKEN["es"]] * 4, ENGLISH]) is None  # some of it is English
     assert mistagged("hi", [ROMANISED] * 4) is None
     assert mistagged("ja", [ROMANISED] * 4) is None

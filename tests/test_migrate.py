@@ -31,6 +31,10 @@ VERSION_1 = {
         "language media_path media_bytes media_mtime_ns captions_kind sha256 width height fps "
         "has_video has_audio"
     ),
+    "transcripts": "video_id index start_ms end_ms text words text_source language",
+    "segments": (
+        "video_id segment_id index start_ms end_ms text text_source language"
+    ),
     "predictions": (
         "video_id segment_id modality backend status sentiment_probs emotion_probs note"
     ),
@@ -137,6 +141,8 @@ def test_what_was_not_known_then_is_null(before: tuple[Store, Store]) -> None:
     migrate(old)
     for table, columns in (
         ("videos", ["source_id", "view_count"]),
+        ("transcripts", ["speaker"]),
+        ("segments", ["speaker"]),
         ("predictions", ["people", "track", "speaks"]),
         ("faces", ["speaking"]),
         ("labels", ["language", "people"]),
@@ -272,6 +278,9 @@ def test_it_says_which_rows_a_run_makes_anew() -> None:
 
 def test_the_steps_are_those_of_real_files(tmp_path: Path) -> None:
     store = small_store(tmp_path / "store")
+    cue = {"video_id": "v01", "index": 0, "start_ms": 0, "end_ms": 9, "text": "Hi.", "words": None}
+    cue |= {"speaker": None, "text_source": "captions", "language": None}
+    store.commit("transcripts", "v01", table_from_rows("transcripts", [cue]), "f")
     parts = {"predictions": store.part_of(TEXT), "faces": store.part_of(FACE), "labels": "r1"}
     for table, columns in VERSION_1.items():
         data = next(iter(store.scan(table, part=parts.get(table))))

@@ -200,6 +200,45 @@ def test_order_is_by_time() -> None:
     assert [each.text for each in found] == ["I am first.", "I am second."]
 
 
+# --- who speaks ---------------------------------------------------------------------------
+
+
+def test_another_speaker_begins_another_utterance() -> None:
+    spoken = [
+        Cue(0, 1500, "I think that", speaker="Ann"),
+        Cue(1500, 3000, "it is", speaker="Ann"),
+        Cue(3000, 3300, "No!", speaker="Bob"),
+        Cue(3300, 5000, "not that good,", speaker="Ann"),
+        Cue(5000, 6500, "but fine."),
+        Cue(6500, 8000, "Well, then", speaker="Cy"),
+        Cue(8000, 9500, "go on.", speaker="Cy"),
+    ]
+    found = utterances(spoken, DEFAULT)
+    assert [(each.speaker, each.text) for each in found] == [
+        ("Ann", "I think that it is"),
+        ("Bob", "No!"),
+        ("Ann", "not that good, but fine."),
+        ("Cy", "Well, then go on."),
+    ]
+    assert [(each.start_ms, each.end_ms) for each in found] == [
+        (0, 3000), (3000, 3300), (3300, 6500), (6500, 9500),
+    ]  # fmt: skip
+
+
+def test_who_speak_at_the_same_time_are_told_apart() -> None:
+    found = utterances(
+        [Cue(0, 4000, "I am here", speaker="Ann"), Cue(100, 4000, "so am I", speaker="Bob")],
+        DEFAULT,
+    )
+    assert [(each.speaker, each.text) for each in found] == [
+        ("Ann", "I am here"),
+        ("Bob", "so am I"),
+    ]
+    assert found[0].end_ms == found[1].start_ms
+    unnamed = utterances([Cue(0, 4000, "I am here"), Cue(100, 4000, "and so am I.")], DEFAULT)
+    assert [(each.speaker, each.text) for each in unnamed] == [(None, "I am here and so am I.")]
+
+
 # --- pauses and lengths -------------------------------------------------------------------
 
 

@@ -95,6 +95,20 @@ def _better_captions(folder: Path) -> None:
     (folder / "a.en.vtt").unlink()
 
 
+def _in_a_folder(folder: Path) -> None:
+    _no_captions(folder)
+    (folder / "Subs" / "a").mkdir(parents=True)
+    (folder / "Subs" / "a" / "2_English.srt").write_text("1\n00:00,000 --> 00:01,000\nMore.\n")
+
+
+def _with_the_ending(folder: Path) -> None:
+    (folder / "a.en.vtt").rename(folder / "A.mp4.VTT")
+
+
+def _in_another_language(folder: Path) -> None:
+    (folder / "a.en.vtt").rename(folder / "a.German.vtt")
+
+
 def _new_info(folder: Path) -> None:
     (folder / "a.info.json").write_text(json.dumps({"title": "A"}))
 
@@ -109,7 +123,17 @@ def _other_content(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [_new_words, _no_captions, _better_captions, _new_info, _touched, _other_content],
+    [
+        _new_words,
+        _no_captions,
+        _better_captions,
+        _in_a_folder,
+        _with_the_ending,
+        _in_another_language,
+        _new_info,
+        _touched,
+        _other_content,
+    ],
 )
 def test_what_changed_does_not_stand_and_the_rest_does(
     folder: Path, settings: Settings, tmp_path: Path, change: Callable[[Path], None]
@@ -159,6 +183,17 @@ def test_other_settings_stand_on_nothing(folder: Path, settings: Settings, tmp_p
     assert predicted(None, settings.model_copy(update={"backends": more}), store) == []
 
 
+def test_captions_inside_a_video_stand(folder: Path, settings: Settings, tmp_path: Path) -> None:
+    stream = ("srt", "eng", "", [(0, 900, b"Good day.")])
+    bad_media.write(folder / "c.mkv", bad_media.film(25), captions=[stream])
+    store = Store(tmp_path / "store")
+    through(folder, settings, store)
+    assert missing(folder, settings, Store(store.root)) == set()
+    words = settings.transcripts.model_copy(update={"use_captions": False})
+    without = settings.model_copy(update={"transcripts": words})
+    assert missing(folder, without, Store(store.root)) == {*NAMES, "c"}
+
+
 def test_captions_that_do_not_read_stand_as_what_was_done_instead(
     folder: Path, settings: Settings, tmp_path: Path
 ) -> None:
@@ -177,7 +212,8 @@ def test_a_folder_is_listed_once_however_many_videos(
     listed: list[object] = []
     scandir = os.scandir
     monkeypatch.setattr(
-        "vsa_core.standing.os.scandir", lambda path: listed.append(path) or scandir(path)
+        "vsa_core.transcripts.caption_files.os.scandir",
+        lambda path: listed.append(path) or scandir(path),
     )
     assert len(standing(found, settings, Store(store.root), backend_ids(settings))) == len(NAMES)
     assert listed.count(folder) == 1

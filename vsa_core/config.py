@@ -136,7 +136,8 @@ class Transcripts(_Section):
     """How words are found."""
 
     languages: tuple[str, ...] = Field(
-        ("en",), description="Wanted caption languages, in order; empty: any, the one spoken first."
+        ("en",),
+        description="Caption languages taken before others, in order; empty: the one spoken first.",
     )
     use_captions: bool = Field(True, description="False recognises speech even beside captions.")
     max_caption_mb: int = Field(20, ge=1, description="A larger caption file is refused, MB.")

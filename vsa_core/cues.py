@@ -24,12 +24,14 @@ class Cue:
         start_ms, end_ms: from the start of the video; start_ms < end_ms.
         text: what is said, on one line, never empty.
         words: the same text word by word with times; empty where only the cue's time is known.
+        speaker: who says it; None where nobody is named.
     """
 
     start_ms: int
     end_ms: int
     text: str
     words: tuple[Word, ...] = ()
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ def cues_of(rows: Iterable[Mapping[str, Any]]) -> tuple[Cue, ...]:
             row["end_ms"],
             row["text"],
             tuple(Word(**word) for word in row["words"] or ()),
+            row["speaker"],
         )
         for row in rows
     )

@@ -95,12 +95,16 @@ def _without_errors(data: pa.Table, made_from: str) -> str:
 
 _LOOKS_AGAIN = "a run looks again, because segments are cut and models read otherwise since"
 
+_READS_AGAIN = "a run reads captions again: it reads more kinds of them, and says who speaks"
+
 # By table and the version that its files have. Whoever raises a table's version adds the step.
 STEPS: Mapping[tuple[str, int], Step] = {
     ("videos", 1): Step(
         _added(("source_id", pa.string()), ("view_count", pa.int64()), after="has_audio")
     ),
     ("videos", 2): Step(_added(("sound_track", pa.int32()), after="has_audio")),
+    ("transcripts", 1): Step(_added(("speaker", pa.string()), after="text"), _READS_AGAIN),
+    ("segments", 1): Step(_added(("speaker", pa.string()), after="text")),
     ("predictions", 1): Step(
         _added(
             ("people", pa.int32()),

@@ -64,6 +64,7 @@ _SEGMENT_ID = _column("segment_id", pa.string(), "The segment: `<video_id>-<star
 _START = _column("start_ms", pa.int64(), "Start of the segment from the start of the video, ms.")
 _END = _column("end_ms", pa.int64(), "End of the segment from the start of the video, ms.")
 _TEXT = _column("text", pa.string(), "What is said.")
+_SPEAKER = _column("speaker", pa.string(), "Who says it.", null="nobody is named")
 _TEXT_SOURCE = _column(
     "text_source",
     pa.string(),
@@ -150,7 +151,7 @@ _WORD = pa.struct(
 
 TRANSCRIPTS = TableSpec(
     "transcripts",
-    1,
+    2,
     "a caption cue, or a stretch of recognised speech",
     "a video",
     pa.schema(
@@ -160,6 +161,7 @@ TRANSCRIPTS = TableSpec(
             _column("start_ms", pa.int64(), "Start from the start of the video, ms."),
             _column("end_ms", pa.int64(), "End from the start of the video, ms."),
             _TEXT,
+            _SPEAKER,
             _column(
                 "words",
                 pa.list_(pa.field("element", _WORD, nullable=False)),
@@ -175,7 +177,7 @@ TRANSCRIPTS = TableSpec(
 
 SEGMENTS = TableSpec(
     "segments",
-    1,
+    2,
     "a span of speech: an utterance",
     "a video",
     pa.schema(
@@ -186,6 +188,7 @@ SEGMENTS = TableSpec(
             _START,
             _END,
             _TEXT,
+            _SPEAKER,
             _TEXT_SOURCE,
             _column("language", pa.string(), "BCP 47 tag.", null="not known"),
         ]

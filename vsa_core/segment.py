@@ -39,23 +39,25 @@ class Utterance:
     Attributes:
         start_ms, end_ms: from the start of the video; start_ms < end_ms.
         text: what is said, on one line, never empty.
+        speaker: who says it; None where nobody is named.
     """
 
     start_ms: int
     end_ms: int
     text: str
+    speaker: str | None = None
 
 
 def utterances(cues: Iterable[Cue], settings: Segments) -> list[Utterance]:
     """The utterances of a video, in order and without overlap; no word is lost or moved.
 
-    An utterance is one sentence. It also ends where nobody speaks for longer than `pause_ms`. One
-    longer than `max_ms` is cut, best after a clause or at a breath, into parts of about the same
-    length; only a single word can be longer, or one character of a script without spaces. One
-    shorter than `min_ms` is joined to the nearer neighbour, the later one when both are as near,
-    unless a pause lies between or both together are longer than `max_ms`. Times inside a cue are
-    its words' where it has them, else they go by the number of characters, but not slower than
-    anybody speaks.
+    An utterance is one sentence. It also ends where nobody speaks for longer than `pause_ms`, and
+    where another speaker is named. One longer than `max_ms` is cut, best after a clause or at a
+    breath, into parts of about the same length; only a single word can be longer, or one character
+    of a script without spaces. One shorter than `min_ms` is joined to the nearer neighbour, the
+    later one when both are as near, unless a pause or another speaker lies between, or both
+    together are longer than `max_ms`. Times inside a cue are its words' where it has them, else
+    they go by the number of characters, but not slower than anybody speaks.
 
     Args:
         cues: in any order; where they overlap, the earlier one ends as the later one starts.
@@ -72,6 +74,7 @@ def utterances(cues: Iterable[Cue], settings: Segments) -> list[Utterance]:
             tokens[piece.start].start_ms,
             tokens[piece.stop - 1].end_ms,
             _text(tokens[piece.start : piece.stop]),
+            tokens[piece.start].speaker,
         )
         for piece in _joined(tokens, list(_lasting(tokens, parts)), settings)
     ]
@@ -92,6 +95,8 @@ class _Token:
         space: whether one stands before it.
         word: whether it begins a word, as far as can be told.
         closes: whether a cue that stands for a sentence ends with it.
+        speaker: who says it; None where nobody is named.
+        turn: whether somebody is named who did not speak before it.
     """
 
     start_ms: int
@@ -100,6 +105,8 @@ class _Token:
     space: bool
     word: bool
     closes: bool = False
+    speaker: str | None = None
+    turn: bool = False
 
 
 def _tokens(cues: Iterable[Cue]) -> list[_Token]:
@@ -114,7 +121,9 @@ def _tokens(cues: Iterable[Cue]) -> list[_Token]:
             start = max(at, token.start_ms)
             at = max(start, token.end_ms)
             space = token.space and not joins(before, token.text)
-            found.append(replace(token, start_ms=start, end_ms=at, space=space))
+            last = found[-1].speaker if found else None
+            turn = token.speaker not in (None, last)
+            found.append(replace(token, start_ms=start, end_ms=at, space=space, turn=turn))
             before = ""
         if by_cue and found and not spoken[-1].words and closes_phrase(found[-1].text):
             found[-1] = replace(found[-1], closes=True)
@@ -151,12 +160,20 @@ def _spread(spoken: Sequence[Cue], start_ms: int, end_ms: int) -> Iterator[_Toke
             first, last = (min(max(ms, start_ms), end_ms) for ms in (word.start_ms, word.end_ms))
             tokens = _by_characters(word.text, first, max(first, last))
             for number, token in enumerate(tokens):
-                yield token if number or space else replace(token, space=False)
-    else:
-        text = spoken[0].text
-        for before, cue in pairwise(spoken):
-            text += cue.text if joins(before.text, cue.text) else f" {cue.text}"
-        yield from _by_characters(text, start_ms, min(end_ms, start_ms + _longest_ms(text)))
+                space = space or number > 0
+                yield replace(token, space=token.space and space, speaker=spoken[0].speaker)
+        return
+    lengths = [len(cue.text) + 1 for cue in spoken]
+    end_ms = min(end_ms, start_ms + _longest_ms(" ".join(cue.text for cue in spoken)))
+    done, at, before = 0, start_ms, ""
+    for cue, length in zip(spoken, lengths, strict=True):
+        done += length
+        until = start_ms + (end_ms - start_ms) * done // sum(lengths)
+        for token in _by_characters(cue.text, at, until):
+            space = token.space and not joins(before, token.text)
+            yield replace(token, space=space, speaker=cue.speaker)
+            before = ""
+        at, before = until, cue.text
 
 
 def _spaced_words(cue: Cue) -> Iterator[tuple[Word, bool]]:
@@ -202,6 +219,7 @@ def _sentences(tokens: Sequence[_Token], pause_ms: int) -> Iterator[range]:
         if (
             following.start_ms - token.end_ms > pause_ms
             or token.closes
+            or following.turn
             or ends_sentence(token.text, following.text, spaced=following.space)
         ):
             yield range(first, number)
@@ -263,8 +281,9 @@ def _joined(tokens: Sequence[_Token], pieces: Sequence[range], settings: Segment
         return tokens[right.start].start_ms - tokens[left.stop - 1].end_ms
 
     def fit(left: range, right: range) -> bool:
-        both = range(left.start, right.stop)
-        return gap_ms(left, right) <= settings.pause_ms and length_ms(both) <= settings.max_ms
+        if tokens[right.start].turn or gap_ms(left, right) > settings.pause_ms:
+            return False
+        return length_ms(range(left.start, right.stop)) <= settings.max_ms
 
     done: list[range] = []
     for piece in [*pieces, None]:
@@ -310,7 +329,7 @@ def segment(video_id: str, settings: Settings, store: Store, steps: Steps) -> Ta
     cues = store.read(transcript).to_pylist()
     spoken = cues_of(cues)
     if transcript.fingerprint.startswith(CORPUS):
-        cut = [Utterance(cue.start_ms, cue.end_ms, cue.text) for cue in spoken]
+        cut = [Utterance(cue.start_ms, cue.end_ms, cue.text, cue.speaker) for cue in spoken]
     else:
         cut = utterances(spoken, settings.segments)
     rows = [
@@ -321,6 +340,7 @@ def segment(video_id: str, settings: Settings, store: Store, steps: Steps) -> Ta
             "start_ms": utterance.start_ms,
             "end_ms": utterance.end_ms,
             "text": utterance.text,
+            "speaker": utterance.speaker,
             "text_source": cues[0]["text_source"],
             "language": cues[0]["language"],
         }

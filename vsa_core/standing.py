@@ -7,9 +7,8 @@ The answer is exact: what a stage would skip is skipped here, and nothing else.
 from __future__ import annotations
 
 import bisect
-import os
-import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from vsa_core.runs import backend_ids
 from vsa_core.segment import made_from_transcript
 from vsa_core.store import Store
 from vsa_core.transcripts import standing as transcript_stands
+from vsa_core.transcripts.caption_files import key_of, listed
 
 _COLUMNS = (
     "video_id", "status", "media_path", "language", "captions_kind", "sha256", "has_audio",
@@ -107,27 +107,17 @@ class _Folders:
         folder = video.parent
         if folder not in self._listed:
             try:
-                with os.scandir(folder) as entries:
-                    names = [entry.name for entry in entries if entry.is_file()]
-                # Compared as captions are: in one Unicode form.
-                self._listed[folder] = sorted((_composed(name), name) for name in names)
-            except OSError:
+                self._listed[folder] = sorted((key_of(name), name) for name in listed(folder))
+            except CaptionError:
                 self._listed[folder] = None
-        listed = self._listed[folder]
-        if listed is None:
+        names = self._listed[folder]
+        if names is None:
             return None
-        stem = _composed(video.stem)
-        first = bisect.bisect_left(listed, (stem,))
-        names = []
-        for composed, name in listed[first:]:
-            if not composed.startswith(stem):
-                break
-            names.append(name)
-        return sorted(names)
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+        stem = key_of(video.stem)
+        first = bisect.bisect_left(names, (stem,))
+        return sorted(
+            name for _, name in takewhile(lambda one: one[0].startswith(stem), names[first:])
+        )
 
 
 def predicted(wanted: Sequence[str] | None, settings: Settings, store: Store) -> list[str]:

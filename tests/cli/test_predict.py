@@ -271,6 +271,42 @@ class TestRealModels:
         assert english["sentiment"] == "positive"
         assert "note" not in english
 
+    @pytest.mark.parametrize(
+        ("line", "asked", "spoken"),
+        [
+            ("Das ist schrecklich.", None, "de"),
+            ("Me encanta esto.", None, "es"),
+            ("C'est magnifique.", None, "fr"),
+            ("That is terrible.", None, None),
+            ("That is terrible.", "en-GB", None),
+            ("Che schifo!", "it", "it"),
+            ("Ciao!", "ita", "ita"),
+        ],
+    )
+    def test_a_short_line_is_told_by_its_letters_or_by_what_is_asked_for(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        line: str,
+        asked: str | None,
+        spoken: str | None,
+    ) -> None:
+        path = tmp_path / "lines.txt"
+        path.write_text(line)
+        option = ["--language", asked] if asked else []
+        assert main(["predict", "text", str(path), *option]) == 0
+        (said,) = objects(capsys.readouterr().out)
+        assert (said["sentiment"] is None) == (spoken is not None)
+        assert f"text-minilm speaks en, not {spoken}" in said.get("note", "") or not spoken
+
+    def test_a_language_that_is_none_is_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["predict", "text", "-", "--language", "German please"]) == 2
+        assert capsys.readouterr().err == (
+            "vsa: --language is 'German please': give a tag, as en or pt-BR\n"
+        )
+
     def test_image(self, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["predict", "image", str(shared / "faces" / "single_face.jpg")]) == 0
         out, err = capsys.readouterr()

@@ -101,7 +101,7 @@ def test_multilingual(shared: Path, small_models: Path, tmp_path: Path, prefect_
     folder, store = tmp_path / "in", tmp_path / "store"
     clip = shared / "clips" / "pyfeat_single_face.mp4"
     captioned(clip, folder, "tagged", SPANISH, ".es")
-    captioned(clip, folder, "untagged", SPANISH * 3)
+    captioned(clip, folder, "untagged", (" ".join(SPANISH * 3),))
     captioned(clip, folder, "chinese", CHINESE, ".zh-Hans")
     summary = run(prefect_api, small_models, folder, store, "--profile", "multilingual")
     assert summary["videos_failed"] == 0

@@ -194,6 +194,7 @@ def _segment_row(video: str, segment: str, k: int) -> dict[str, Any]:
         "start_ms": k * 1000,
         "end_ms": k * 1000 + 900,
         "text": f"line {k}",
+        "speaker": None,
         "text_source": "captions",
         "language": None,
     }

@@ -214,6 +214,7 @@ def test_a_voice_that_votes_through_the_stages(tmp_path: Path, votes: bool) -> N
             "start_ms": k * 500,
             "end_ms": k * 500 + 500,
             "text": f"line {k}",
+            "speaker": None,
             "text_source": "captions",
             "language": "en",
         }

@@ -20,6 +20,7 @@ def segment_rows(video: str, count: int = 3, text: str = "words") -> list[dict[s
             "start_ms": i * 1000,
             "end_ms": i * 1000 + 900,
             "text": f"{text} {i}",
+            "speaker": None,
             "text_source": "captions",
             "language": None,
         }

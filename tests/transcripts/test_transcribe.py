@@ -178,6 +178,156 @@ def test_the_language_of_captions(
     assert transcribe(video_id, settings, store, Steps("transcribe")) == ref
 
 
+# --- another language than the wanted ones ------------------------------------------------
+
+
+def put(video: Path, name: str, *texts: str) -> Path:
+    """Captions of those words beside a video."""
+    cues = (f"00:00.{100 * n:03} --> 00:00.{100 * n + 90:03}\n{t}\n" for n, t in enumerate(texts))
+    path = video.parent / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("WEBVTT\n\n" + "\n".join(cues), encoding="utf-8")
+    return path
+
+
+def transcribed(
+    video: Path, tmp_path: Path, settings: Settings | None = None
+) -> tuple[list[tuple[str, str | None]], dict[str, Any]]:
+    """What is said and in what language, and the video's row."""
+    store, settings = Store(tmp_path / "s"), settings or load_config()
+    video_id = taken_in(video, store, settings)
+    ref = transcribe(video_id, settings, store, Steps("transcribe"))
+    assert transcribe(video_id, settings, store, Steps("transcribe")) == ref
+    rows = store.read(ref).to_pylist()
+    return [(row["text"], row["language"]) for row in rows], read_video(store, video_id)
+
+
+@pytest.mark.parametrize("name", ["talk.es.vtt", "talk.Spanish.vtt", "talk.en.vtt", "talk.vtt"])
+def test_foreign_captions_are_taken_as_what_they_are_before_speech_is_recognised(
+    video: Path, tmp_path: Path, listening: Listening, name: str
+) -> None:
+    put(video, name, SPANISH)
+    words, row = transcribed(video, tmp_path)
+    assert words == [(SPANISH, "es")]
+    assert "captions are in 'es', no wanted language, and taken as they are" in row["note"]
+    assert ("tagged 'en'" in row["note"]) == (name == "talk.en.vtt")
+    assert row["captions_kind"] == "captions"
+    assert listening.asked == 0
+
+
+def test_wanted_captions_go_before_foreign_ones_beside_and_inside(
+    tmp_path: Path, listening: Listening
+) -> None:
+    video = within(tmp_path / "talk.mkv")
+    put(video, "talk.de.vtt", "Guten Morgen.")
+    assert transcribed(video, tmp_path)[0] == [("Guten Morgen.", "de")]
+    within(video, ("srt", "eng", "", [(0, 900, b"Good day.")]))
+    assert transcribed(video, tmp_path)[0] == [("Good day.", "en")]
+    put(video, "talk.en.vtt", "Good morning.")
+    words, row = transcribed(video, tmp_path)
+    assert (words, row["note"]) == ([("Good morning.", "en")], None)
+    put(video, "talk.en.vtt", "♪ la la ♪")  # nothing is said in them
+    words, row = transcribed(video, tmp_path)
+    assert words == [("hello there", "en")]
+    assert "its speech is recognised instead" in row["note"]
+
+
+@pytest.mark.parametrize(("info", "heard"), [("es", 0), ("en-GB", 1), (None, 1)])
+def test_speech_the_transcriber_does_not_understand_is_not_recognised(
+    video: Path, tmp_path: Path, listening: Listening, info: str | None, heard: int
+) -> None:
+    video.with_suffix(".info.json").write_text(json.dumps({"language": info}))
+    words, row = transcribed(video, tmp_path)
+    assert listening.asked == heard
+    assert bool(words) == bool(heard)
+    assert (row["captions_kind"] == "none") == (not heard)
+    said_so = "spoken in 'es' by the info.json, which the transcriber pocketsphinx does not underst"
+    assert (said_so in (row["note"] or "")) == (not heard)
+
+
+# --- captions inside the video ------------------------------------------------------------
+
+
+def within(video: Path, *streams: tuple[str, str, str, list[tuple[int, int, bytes]]]) -> Path:
+    """The video with captions inside, in the container that its name asks for."""
+    return bad_media.write(video, bad_media.film(25), bad_media.sweep(1), captions=streams)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "raw"),
+    [
+        ("talk.mkv", "srt", b"<i>Good</i>\n[Music] day."),
+        ("talk.mkv", "ass", b"0,0,Default,,0,0,0,,{\\i1}Good{\\i0}\\Nday."),
+        ("talk.mkv", "webvtt", b"<c.x>Good</c> day."),
+        ("talk.mp4", "mov_text", b"\x00\x09Good day.\x00\x00\x00\x0cstyl"),
+        ("talk.mov", "mov_text", b"\x00\x09Good day."),
+    ],
+)
+def test_captions_inside_the_video_are_read(
+    tmp_path: Path, listening: Listening, name: str, codec: str, raw: bytes
+) -> None:
+    video = within(tmp_path / name, (codec, "eng", "", [(100, 900, raw)]))
+    words, row = transcribed(video, tmp_path)
+    assert words == [("Good day.", "en")]
+    assert (row["captions_kind"], row["note"], listening.asked) == ("captions", None, 0)
+
+
+def test_the_wanted_stream_is_read_and_none_that_is_forced_or_a_commentary(
+    tmp_path: Path, listening: Listening
+) -> None:
+    streams = [
+        ("srt", "ger", "", [(0, 500, b"Guten Tag.")]),
+        ("srt", "eng", "Forced", [(0, 500, b"[in Klingon]")]),
+        ("srt", "eng", "Director's commentary", [(0, 500, b"Here we cut.")]),
+        ("srt", "eng", "SDH", [(0, 500, b"Good day.")]),
+    ]
+    video = within(tmp_path / "talk.mkv", *streams)
+    assert transcribed(video, tmp_path)[0] == [("Good day.", "en")]
+    video = within(tmp_path / "other.mkv", *streams[:3])
+    assert transcribed(video, tmp_path)[0] == [("Guten Tag.", "de")]
+    video = within(tmp_path / "third.mkv", *streams[1:3])
+    words, row = transcribed(video, tmp_path)
+    assert words == [("hello there", "en")]
+    assert row["note"] == "captions inside the video are not read (forced)"
+    assert listening.asked == 1
+
+
+def test_real_captions_inside_a_matroska_file_are_read(
+    shared: Path, tmp_path: Path, listening: Listening
+) -> None:
+    words, _ = transcribed(shared / "faults" / "media" / "m6_embedded_captions.mkv", tmp_path)
+    assert words == [("I really love this place, it is wonderful.", None)]
+    assert listening.asked == 0
+
+
+# --- captions that are not taken ----------------------------------------------------------
+
+
+def test_what_looks_like_captions_and_is_not_taken_is_noted(
+    video: Path, tmp_path: Path, listening: Listening
+) -> None:
+    put(video, "talk.en.forced.vtt", "[in Klingon]")
+    put(video, "talk.sub", "x")
+    put(video, "talk.lecture notes.srt", "x")
+    put(video, "talk.live_chat.json3", "x")
+    words, row = transcribed(video, tmp_path)
+    assert words == [("hello there", "en")]
+    assert row["note"] == (
+        "not taken for captions: talk.en.forced.vtt (forced), "
+        "talk.lecture notes.srt (no language in its name), talk.sub (.sub is not read)"
+    )
+
+
+def test_captions_of_a_longer_film_are_noted_and_not_labelled(
+    video: Path, tmp_path: Path, listening: Listening
+) -> None:
+    cues = "01:00:01.000 --> 01:00:04.000\nI love it.\n"
+    video.with_suffix(".vtt").write_text(f"WEBVTT\n\n{cues}")
+    words, row = transcribed(video, tmp_path)
+    assert words == [("hello there", "en")]
+    assert "lie beyond the end of the video: are they of another one?" in row["note"]
+
+
 def any_language() -> Settings:
     settings = load_config()
     wanted = settings.transcripts.model_copy(update={"languages": ()})

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from vsa_core.errors import LanguageNotSpoken
-from vsa_core.language import speaks
+from vsa_core.language import LATIN, script, speaks
 
 _TYPOGRAPHY = str.maketrans(
     {"‘": "'", "’": "'", "‛": "'", "“": '"', "”": '"', "„": '"', "–": "-", "—": "-", "…": "..."}
@@ -16,7 +16,6 @@ _C1_CONTROL = re.compile("[\x80-\x9f]")
 _MUSIC = re.compile("[♩-♬]")
 _ANNOTATION = re.compile(r"\[[^\[\]]*\]")
 _ALL_ANNOTATION = re.compile(r"\([^()]*\)|\*[^*]*\*")
-_LATIN = "Latn"
 # What is said in a segment is some hundred characters; a tokenizer is not to be given megabytes.
 _LONGEST = 20_000
 
@@ -45,7 +44,7 @@ def read_text(
         raise LanguageNotSpoken(
             f"{reader} speaks {spoken}, not {language}: choose a text model that does"
         )
-    if all(map(_is_latin, languages)) and not _mostly_latin(line):
+    if all(script(tag) == LATIN for tag in languages) and not _mostly_latin(line):
         raise LanguageNotSpoken(
             f"{reader} speaks {spoken}, not what is written in other letters than Latin ones: "
             "choose a text model that does"
@@ -73,12 +72,6 @@ def cleaned(text: str) -> str | None:
 def _as_cp1252(control: re.Match[str]) -> str:
     """What a C1 control was before cp1252 was decoded as latin-1: \\x92 is an apostrophe."""
     return control.group().encode("latin-1").decode("cp1252", "ignore")
-
-
-def _is_latin(language: str) -> bool:
-    from langcodes import Language
-
-    return Language.get(language).maximize().script == _LATIN
 
 
 def _mostly_latin(text: str) -> bool:

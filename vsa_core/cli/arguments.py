@@ -266,6 +266,12 @@ def _predict(verbs: Any) -> None:
         "vsa predict text reviews.txt",
     )
     text.add_argument("file", metavar="FILE", help="UTF-8 text, or - for standard input")
+    text.add_argument(
+        "--language",
+        metavar="TAG",
+        help="what all lines are in, as en or pt-BR; else the letters of each tell, and a line too "
+        "short for that is taken for a language the model speaks",
+    )
     image = added(
         actions,
         "image",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vsa_core.cli import OK, SOME_FAILED
-from vsa_core.errors import ConfigError, LanguageNotSpoken, MediaError, SourceError
+from vsa_core.errors import ConfigError, LanguageNotSpoken, MediaError, SourceError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,13 +34,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _predict_text(args: argparse.Namespace) -> int:
+    from vsa_core.language import tag_of
+
+    if args.language is not None and tag_of(args.language) is None:
+        raise UsageError(f"--language is {args.language!r}: give a tag, as en or pt-BR")
     backend = _backend(args, "text")
     if args.file == "-":
-        _write_texts(backend, sys.stdin.buffer)
+        _write_texts(backend, sys.stdin.buffer, args.language)
         return OK
     try:
         with Path(args.file).open("rb") as file:
-            _write_texts(backend, file)
+            _write_texts(backend, file, args.language)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -48,9 +52,9 @@ def _predict_text(args: argparse.Namespace) -> int:
     return OK
 
 
-def _write_texts(backend: Backend, file: BinaryIO) -> None:
+def _write_texts(backend: Backend, file: BinaryIO, language: str | None) -> None:
     for batch in _batches(file, backend.batch_size):
-        for result in _of_texts(backend, batch):
+        for result in _of_texts(backend, batch, language):
             _write_line(result)
         sys.stdout.flush()
 
@@ -74,12 +78,12 @@ def _decoded(line: bytearray) -> str:
     return bytes(line).decode("utf-8", errors="replace").lstrip("\ufeff").strip()
 
 
-def _of_texts(backend: Backend, texts: list[str]) -> list[dict[str, Any]]:
+def _of_texts(backend: Backend, texts: list[str], language: str | None) -> list[dict[str, Any]]:
     from vsa_core.backends import Clip
     from vsa_core.language import detect
 
     clips = [
-        Clip(segment_id=f"line-{n}", start_ms=0, end_ms=0, text=text, language=detect(text))
+        Clip(f"line-{n}", start_ms=0, end_ms=0, text=text, language=language or detect(text))
         for n, text in enumerate(texts)
     ]
     results = [{"text": text, **_named(None, None)} for text in texts]
