@@ -77,7 +77,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, truth: Path) -> None:
     (tmp_path / "mine" / "notes.txt").write_text("")
     for arguments, complaint in (
         ((odd, truth), "'glad' is no sentiment"),
-        ((tmp_path / "none.csv", truth), "cannot be read: No such file"),
+        ((tmp_path / "none.csv", truth), "is not there: give a file"),
         ((odd, truth, "--report", tmp_path / "mine"), "holds 'notes.txt'"),
         ((odd, truth, "--target", "mood"), "invalid choice: 'mood'"),
     ):

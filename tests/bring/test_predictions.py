@@ -257,8 +257,9 @@ _COLUMNS = "segment_id, video_id, modality, probs"
         ),
         (
             without("probs"),
-            f"PATH lacks the column probs: it needs {_COLUMNS} and may have status and "
-            "embedding; there are segment_id, video_id, modality, status, embedding",
+            "PATH lacks the column probs (or a column of each class: name them with --classes): it "
+            f"needs {_COLUMNS} and may have status and embedding; there are segment_id, video_id, "
+            "modality, status, embedding",
         ),
         (
             with_row(7, segment_id="s001"),
@@ -295,23 +296,24 @@ _COLUMNS = "segment_id, video_id, modality, probs"
         ),
         (
             with_row(4, probs=[1.2, -0.1, -0.1]),
-            "PATH: column probs: segment 's002' has a negative probability: give shares from 0 to "
-            "1",
+            "PATH: column probs: segment 's002' (text) has a negative probability: give shares "
+            "from 0 to 1",
         ),
         (
             with_row(4, probs=[0.5, 0.2, 0.2]),
-            "PATH: column probs: segment 's002' sums to 0.9, not 1: divide by the sum",
+            "PATH: column probs: segment 's002' (text) sums to 0.9, not 1: divide by the sum",
         ),
         (
             with_row(4, probs=[0.5, 0.5, float("nan")]),
-            "PATH: column probs: segment 's002' is not finite: use null where a model abstains",
+            "PATH: column probs: segment 's002' (text) is not finite: use null where a model "
+            "abstains",
         ),
         (
             every(probs=[1.0]),
             "PATH: column probs: segment 's000' has 1 probabilities: 2 to 20 classes can be told "
             "apart",
         ),
-        (every(probs="high"), "PATH: column probs is string: make it a list of floats"),
+        (every(probs="high"), "PATH: column probs: 'high' is no list of numbers: write [0.1, 0.9]"),
         (
             every(probs=["a", "b", "c"]),
             "PATH: column probs is list<element: string>: make it a list of floats",
@@ -350,7 +352,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
 def test_rows_are_counted_in_their_own_file(tmp_path: Path) -> None:
     table = rows()
     write(tmp_path / "a.parquet", table[:50])
-    second = write(tmp_path / "b.parquet", [*table[50:], table[3]])
+    second = write(tmp_path / "b.parquet", [*table[50:], {**table[3], "embedding": [9.0] * 3}])
     with pytest.raises(UsageError) as caught:
         read_predictions(tmp_path)
     assert str(caught.value) == (
@@ -397,7 +399,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         return str(caught.value)
 
     path = tmp_path / "p.parquet"
-    assert refused(path) == f"{path} is not there: give a Parquet file, a folder or a pattern"
+    assert refused(path) == (
+        f"{path} is not there: give a file (CSV, TSV, JSON, JSON Lines or Parquet), a folder or a "
+        "pattern"
+    )
     assert refused(tmp_path) == f"{tmp_path} is a folder without a .parquet file"
     path.write_text("segment_id,video_id\n")
     assert refused(path).startswith(f"{path} is not Parquet, or is torn (")
@@ -409,7 +414,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "whole.parquet").unlink()
     write(path, rows())
     pq.write_table(pq.read_table(path).slice(0, 0), path)
-    assert refused(path) == f"{path} has no rows: there is nothing to label"
+    assert refused(path) == f"{path} has no rows: write one for each segment"
     both = pa.table([pa.array(["s"])] * 5, ["segment_id", "video_id", "modality", "probs", "probs"])
     pq.write_table(both, path)
     assert refused(path) == f"{path} has the column probs twice: keep one"

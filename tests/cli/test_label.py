@@ -420,13 +420,26 @@ def test_a_model_that_cannot_be_used_or_kept(
     [
         (
             ["no.parquet", "-o", "l.parquet"],
-            "no.parquet is not there: give a Parquet file, a folder or a pattern",
+            "no.parquet is not there: give a file (CSV, TSV, JSON, JSON Lines or Parquet), a folder "
+            "or a pattern",
         ),
-        (["p.parquet", "-o", "."], ". is a folder: give the name of a Parquet file with -o"),
+        (["p.parquet", "-o", "."], ". is no plain file: give the name of one with -o"),
         (
             ["p.parquet", "-o", "no/l.parquet"],
-            "no/l.parquet would be in a folder that is not there: give the name of a Parquet file "
-            "with -o",
+            "no/l.parquet would be in a folder that is not there: make it, or change -o",
+        ),
+        *(
+            (
+                ["p.parquet", *words],
+                f"{words[-2]} {words[-1]}: its ending says the format: give .csv, .tsv, .json, "
+                ".jsonl or .parquet",
+            )
+            for words in (
+                ["-o", "l.xlsx"],
+                ["-o", "l"],
+                ["-o", "l.parquet.gz"],
+                ["-o", "l.csv", "--ask", "5", "--ask-file", "ask.xls"],
+            )
         ),
         (
             ["p.parquet", "-o", "./p.parquet"],

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from vsa_core import __version__
-from vsa_core.bring.labels import flush_folder, replacing
 from vsa_core.bring.predictions import TARGET
 from vsa_core.errors import StoreError, UsageError
 from vsa_core.fusion.card import hashes, read_files
 from vsa_core.fusion.memory import MEMORY_FILE, Memory, drifted, remember
 from vsa_core.fusion.strategies import Fused, Known, Model
 from vsa_core.fusion.views import Views
+from vsa_core.table_files import replacing
+from vsa_core.whole_files import flush_folder
 
 CARD = "card.json"
 _FORMAT = 1
