@@ -420,8 +420,8 @@ def test_a_model_that_cannot_be_used_or_kept(
     [
         (
             ["no.parquet", "-o", "l.parquet"],
-            "no.parquet is not there: give a file (CSV, TSV, JSON, JSON Lines or Parquet), a folder "
-            "or a pattern",
+            "no.parquet is not there: give a file (CSV, TSV, JSON, JSON Lines or Parquet), a "
+            "folder or a pattern",
         ),
         (["p.parquet", "-o", "."], ". is no plain file: give the name of one with -o"),
         (
