@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
@@ -158,6 +160,42 @@ class TestAFile:
         right = first.said["emotion"] == meld.truth["emotion"]
         assert every.n == 2610
         assert every.accuracy[0] == pytest.approx(right[100:].sum() / 2610)
+
+
+def test_the_shipped_truth_is_read_by_video_and_time(sample_dir: Path, tmp_path: Path) -> None:
+    shipped = sample_dir / "truth.csv"
+    lines = pacsv.read_csv(shipped)
+    said = {
+        "segment_id": [str(n) for n in range(lines.num_rows)],
+        "video_id": lines["video"],
+        "start_ms": pc.add(lines["start_ms"], 300),  # half a word late
+        "end_ms": lines["end_ms"],
+        "sentiment": lines["sentiment"],
+        "emotion": lines["emotion"],
+    }
+    pq.write_table(pa.table(said).slice(3), tmp_path / "p.parquet")
+    for about in assessed(tmp_path / "p.parquet", shipped).targets.values():
+        assert (about.n, about.videos) == (lines.num_rows, 15)
+        assert about.coverage.value == pytest.approx(1 - 3 / lines.num_rows)
+        assert about.accuracy.value == 1
+
+
+def test_a_segment_must_cover_half_of_what_is_known(tmp_path: Path) -> None:
+    columns = ["segment_id", "video_id", "start_ms", "end_ms", "sentiment"]
+    rows = [("a", "v", 0, 1000, "positive"), ("b", "v", 1000, 1900, "negative")]
+    path = written(tmp_path / "p.csv", columns, rows)
+    places = [("v", 600, 1500, "negative"), ("v", 0, 2100, "neutral"), ("v", 1400, 2500, "neutral")]
+    truth = written(tmp_path / "t.csv", ["video", *columns[2:]], places)
+    about = assessed(path, truth).targets["sentiment"]
+    assert about.coverage.value == pytest.approx(1 / 3)
+    assert about.accuracy.value == 1
+
+
+def test_what_a_spreadsheet_made_of_it_is_the_same(shared: Path) -> None:
+    found = shared / "faults" / "predictions"
+    for truth in ("t_control.csv", "t_utf16.csv", "label_utf16.csv", "truth.csv"):
+        about = assessed(found / "t_utf16.csv", found / truth).targets["sentiment"]
+        assert (about.n, about.coverage.value, about.accuracy.value) == (300, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.bring.tables import rows, truth, write
 from vsa_core.bring.predictions import read_predictions
-from vsa_core.bring.truth import read_said
+from vsa_core.bring.truth import other_order, read_said
 from vsa_core.errors import UsageError
 from vsa_core.fusion.views import Views
 
@@ -33,6 +34,29 @@ def test_parquet_and_csv_say_the_same(views: Views, tmp_path: Path) -> None:
         assert known.target == "label"
         assert known.rows.tolist() == list(range(60))
         assert known.labels.tolist() == [i % 3 for i in range(60)]
+
+
+def test_a_truth_of_vsa_evaluate_will_do_and_capitals_make_no_difference(
+    views: Views, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    said = "segment_id;emotion;sentiment\ns003;joy; Positive\ns001;;NEUTRAL\n"
+    path.write_bytes(said.encode("utf-16"))
+    known = read_said(path, views).known
+    assert (known.rows.tolist(), known.labels.tolist()) == ([1, 3], [1, 2])
+
+
+def test_another_order_of_the_classes_is_seen() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 200)
+    said = np.where(rng.random(200) < 0.8, truth, rng.integers(0, 3, 200))
+    assert other_order(truth, said, NAMES) is None
+    turned = other_order(truth, np.array([2, 0, 1])[said], NAMES)
+    assert turned is not None
+    assert "if its probs are in the order neutral, positive, negative" in turned
+    assert other_order(truth, rng.integers(0, 3, 200), NAMES) is None
+    assert other_order(truth[:20], np.array([2, 0, 1])[said[:20]], NAMES) is None
+    assert other_order(np.full(9, -1), np.zeros(9, int), NAMES) is None
 
 
 def test_numbers_are_names_of_classes_too(tmp_path: Path) -> None:
