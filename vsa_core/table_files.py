@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vsa_core.errors import UsageError
-from vsa_core.whole_files import flush_folder, whole_file
+from vsa_core.whole_files import flush, whole_file
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
 _ENDINGS = f".{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}"
@@ -113,7 +113,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         with whole_file(path) as file:
             yield file
-        flush_folder(path.parent)
+        flush(path.parent)
     except BrokenPipeError:  # of what the rows come from
         raise
     except OSError as error:

@@ -38,9 +38,9 @@ def put_whole(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def flush_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Bring a file that was closed, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

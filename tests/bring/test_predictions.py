@@ -459,6 +459,13 @@ def test_a_spreadsheets_table_says_the_same(tmp_path: Path, mark: str, wide: boo
         np.testing.assert_allclose(vectors(views, v), vectors(whole, v))
 
 
+def test_classes_that_are_not_among_the_columns_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(as_text(rows(), ";", wide=True))
+    for given in (None, ["x", "y", "z"]):
+        with pytest.raises(UsageError, match=r"lacks the column probs \(or a column of each class"):
+            read_predictions(tmp_path / "p.csv", given)
+
+
 def test_columns_of_our_classes_need_no_names(tmp_path: Path) -> None:
     text = as_text(rows(), ";", wide=True).replace("a;b;c", "negative;neutral;positive", 1)
     (tmp_path / "p.csv").write_text(text)
@@ -477,6 +484,10 @@ def logits(row: Row, shift: float) -> list[float]:
         (lambda row: logits(row, 2), "look like logits: give the softmax of each row"),
         (lambda row: logits(row, -9), "look like logits: give the softmax of each row"),
         (lambda row: np.log(row["probs"]).tolist(), "look like log-probabilities: give exp of"),
+        (
+            lambda row: [0.0, -np.inf, -np.inf] if row["segment_id"] == "s000" else logits(row, 0),
+            "look like logits",
+        ),
         (lambda row: [100 * p for p in row["probs"]], "sum to 100, percent it seems: divide by"),
         (lambda row: [round(9 * p) for p in row["probs"]], "look like counts of votes: divide"),
         (

@@ -180,7 +180,7 @@ def _store(where: str | Path) -> Store | None:
         return store
     if any(Path(where).rglob("*.parquet")):
         return None
-    raise StoreError(f"no store at {where}: give the folder of one, or a CSV or Parquet file")
+    raise StoreError(f"no store at {where}: give the folder of one, or a table")
 
 
 def _whole(values: pa.Array | pa.ChunkedArray) -> pa.Array:

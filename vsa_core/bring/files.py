@@ -163,7 +163,8 @@ def text_column(values: pa.Array, what: str) -> pa.Array:
     """
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     values = pc.cast(values, kind)
-    if pa.types.is_floating(kind) and pc.all(pc.equal(pc.floor(values), values)).as_py():
+    whole = pa.types.is_floating(kind) and pc.equal(pc.floor(values), values)
+    if whole and pc.all(whole, min_count=0).as_py():
         kind = pa.int64()
         values = pc.cast(values, kind, safe=False)
     if not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
@@ -273,6 +274,7 @@ def _part(path: Path, start: int) -> TablePart:
 
 
 def _batches(part: TablePart, names: list[str]) -> Iterator[pa.RecordBatch]:
+    names = names or [part.names[0]]  # where folders name all, another says how many rows there are
     if part.held is not None:
         yield from part.held.select(names).to_batches(_BATCH_ROWS)
         return
@@ -280,8 +282,7 @@ def _batches(part: TablePart, names: list[str]) -> Iterator[pa.RecordBatch]:
         if file.metadata.num_rows != part.rows:
             raise UsageError(f"{part.path} changed while it was read: run the command again")
         for group in range(len(part.groups)):
-            # Where folders name all columns, another one says how many rows there are.
-            yield from file.iter_batches(_BATCH_ROWS, [group], names or part.names[:1])
+            yield from file.iter_batches(_BATCH_ROWS, [group], names)
 
 
 def _text(path: Path) -> str:

@@ -21,7 +21,7 @@ from vsa_core.fusion.memory import MEMORY_FILE, Memory, drifted, remember
 from vsa_core.fusion.strategies import Fused, Known, Model
 from vsa_core.fusion.views import Views
 from vsa_core.table_files import replacing
-from vsa_core.whole_files import flush_folder
+from vsa_core.whole_files import flush
 
 CARD = "card.json"
 _FORMAT = 1
@@ -198,7 +198,7 @@ def keep(
             with replacing(tmp / name) as file:
                 file.write(data)
         tmp.rename(place)  # an empty folder gives way, one with files in it does not
-        flush_folder(place.parent)
+        flush(place.parent)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
     finally:

@@ -82,7 +82,7 @@ def read_predictions(
         UsageError: the table cannot be used; one line says where and why.
     """
     parts = table_parts(where)
-    columns = _check_columns(parts, classes)
+    columns = _check_columns(parts, classes or unnamed)
     segments, videos, names, segment, video, view = _read_ids(parts)
     again, stood = _check_ids(parts, segments, names, segment, video, view)
     n = len(segments)
@@ -139,10 +139,10 @@ def read_predictions(
 
 def _check_columns(parts: Sequence[TablePart], classes: Sequence[str] | None) -> tuple[str, ...]:
     """The columns of the probabilities: `probs`, or one of each class."""
-    ours = next((known for known in CLASSES.values() if _all_have(parts, known)), None)
-    of_each = classes if classes is not None and _all_have(parts, classes) else ours
-    wide = of_each is not None and not _all_have(parts, ("probs",))
-    columns = tuple(of_each) if wide and of_each is not None else ("probs",)
+    ours = next((known for known in CLASSES.values() if _all_have(parts, known)), ())
+    of_each = tuple(ours if classes is None else classes)
+    wide = of_each and _all_have(parts, of_each) and not _all_have(parts, ("probs",))
+    columns = of_each if wide else ("probs",)
     needed = (*_NEEDED[:3], *columns)
     for part in parts:
         missing = [name for name in needed if name not in part.names]
@@ -247,8 +247,8 @@ def _twice(
     """What is wrong with a row that says something else of what had a row before."""
     return UsageError(
         f"{column_at(parts, int(row), 'segment_id')}: {segments[int(segment[row])].as_py()!r} has "
-        f"two rows for {names[view[row]]}, the second is row {_row_in_part(parts, row)}: keep one "
-        "row per segment and modality"
+        f"two rows for {names[view[row]]}, the second is row {_row_in_part(parts, int(row))}: keep "
+        "one row per segment and modality"
     )
 
 
@@ -344,7 +344,10 @@ def _misfit(said: NDArray[np.float64]) -> tuple[int, str] | None:
     if not bad.any():
         return None
     zeros = (said == 0).all(axis=1)
-    first = int(bad.argmax())
+    first, numbers = int(bad.argmax()), finite & ~zeros
+    # One odd row is a slip; where most are, they are something else than probabilities.
+    if 2 * bad[numbers].sum() > numbers.sum() and (kind := _kind(said[numbers])):
+        return first, f"and others {kind}"
     if zeros[first]:
         return first, (
             "is all zeros: where there is nothing to look at leave probs null, or let status say "
@@ -352,10 +355,6 @@ def _misfit(said: NDArray[np.float64]) -> tuple[int, str] | None:
         )
     if not finite[first]:
         return first, "is not finite: use null where a model abstains"
-    # One odd row is a slip; where most are, they are something else than probabilities.
-    kind = _kind(said[finite & ~zeros]) if 2 * (bad & ~zeros).sum() > (~zeros).sum() else None
-    if kind is not None:
-        return first, f"and others {kind}"
     if (said[first] < 0).any():
         return first, "has a negative probability: give shares from 0 to 1"
     return first, f"sums to {total[first]:.4g}, not 1: divide by the sum"

@@ -52,7 +52,8 @@ def _meld(verbs: Any) -> None:
         "--truth",
         type=Path,
         metavar="FILE",
-        help="also write what people say of each segment, as CSV for `vsa evaluate`",
+        help="also write what people say of each segment, for `vsa evaluate`: .csv, .tsv, .json, "
+        ".jsonl or .parquet",
     )
     add_store(prepare)
     add_config(prepare)
