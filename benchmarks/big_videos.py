@@ -325,6 +325,7 @@ def _labels(
         "sentiment_probs": _lists(probs, schema.field("sentiment_probs").type, np.ones(n, bool)),
         "emotion_probs": _lists(emotion, schema.field("emotion_probs").type, np.ones(n, bool)),
         "confidence": pa.array(probs.max(axis=1)),
+        "emotion_confidence": pa.array(emotion[np.arange(n), _EMOTION_OF[label]]),
         "origin": pa.array(np.where(agreement == "agree", "consensus", "fusion")),
         "agreement": pa.array(agreement),
         "backends": pa.array([list(BACKENDS.values())]).take(pa.array(np.zeros(n, np.int32))),

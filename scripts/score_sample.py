@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from vsa_core.evaluate import Score, compare_to_truth
+from vsa_core.assess import TargetAssessment, assess
+from vsa_core.assess.given import predictions_of, read_known, read_predictions
 from vsa_core.labels import SENTIMENTS
 from vsa_core.query import ask
 from vsa_core.store import Store
 
-SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
-
-LABELS = """
-    SELECT regexp_extract(v.media_path, '([^/]*)\\.[^.]*$', 1) AS video, l.segment_id,
-           l.start_ms, l.end_ms, l.sentiment, l.emotion, l.origin
-    FROM labels l JOIN videos v USING (video_id)
-"""
+TRUTH = Path(__file__).resolve().parent.parent / "data" / "sample" / "truth.csv"
 VIEWS = """
-    SELECT segment_id, modality, sentiment_probs, emotion_probs
+    SELECT segment_id, modality, sentiment_probs
     FROM predictions WHERE sentiment_probs IS NOT NULL
 """
-
-
-def matched(truth: list[dict[str, str]], labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each line of truth the segment that covers most of it, if that is at least half."""
-    by_video: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for label in labels:
-        by_video[label["video"]].append(label)
-    found = []
-    for line in truth:
-        start, end = int(line["start_ms"]), int(line["end_ms"])
-
-        def overlap(label: dict[str, Any], start: int = start, end: int = end) -> int:
-            return min(end, label["end_ms"]) - max(start, label["start_ms"])
-
-        best = max(by_video[line["video"]], key=overlap, default=None)
-        found.append(best if best and overlap(best) * 2 >= end - start else {})
-    return found
 
 
 def decisions(views: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
@@ -63,36 +41,39 @@ def decisions(views: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     return by_name
 
 
-def score(store: Store) -> list[Score]:
-    """Scores of each view and of the labels against data/sample/truth.csv."""
-    with (SAMPLE / "truth.csv").open(encoding="utf-8", newline="") as file:
-        truth = list(csv.DictReader(file))
-    segments = matched(truth, list(ask(store, LABELS).rows()))
-    ids = [segment.get("segment_id") for segment in segments]
-    predictions: dict[str, list[str | None]] = {
-        name: [by_segment.get(segment_id) for segment_id in ids]
-        for name, by_segment in decisions(list(ask(store, VIEWS).rows())).items()
+def scores(store: Store, truth: Path = TRUTH) -> dict[str, TargetAssessment]:
+    """How right each view and the labels are, as `vsa evaluate STORE truth.csv` has it."""
+    labels = read_predictions(store.location)
+    known, _ = read_known(truth, labels)
+    systems = {"final labels": labels}
+    for name, said in decisions(list(ask(store, VIEWS).rows())).items():
+        if said:
+            columns = {"segment_id": pa.array(said), "sentiment": pa.array(map(str, said.values()))}
+            systems[name] = predictions_of(columns, name)
+    found = {
+        name: assess(system, known, targets=("sentiment",)).targets["sentiment"]
+        for name, system in systems.items()
     }
-    predictions["final labels"] = [segment.get("sentiment") for segment in segments]
-    return compare_to_truth([line["sentiment"] for line in truth], predictions)
+    return {name: found[name] for name in [*list(found)[1:], "final labels"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", type=Path, required=True, help="store the sample was run into")
     store = parser.parse_args().store
-    scores = score(Store(store))
+    found = scores(Store(store))
+    lines = found["final labels"].n
     console = Console(soft_wrap=True)
     table = Table(
-        title=f"Sentiment against the author's intent, {scores[0].rows} lines of data/sample",
+        title=f"Sentiment against the author's intent, {lines} lines of data/sample",
         title_justify="left",
     )
     for heading in ("decided by", "macro-F1", "accuracy", "coverage"):
         table.add_column(heading, justify="left" if heading == "decided by" else "right")
-    for one in scores:
-        figures = (one.macro_f1, one.accuracy)
+    for name, about in found.items():
+        figures = (about.macro_f1.value, about.accuracy.value)
         shown = ["-" if figure is None else f"{figure:.2f}" for figure in figures]
-        table.add_row(one.name, *shown, f"{one.coverage:.0%}")
+        table.add_row(name, *shown, f"{about.coverage.value:.0%}")
     console.print(table)
     console.print(
         "The sample is made: drawn faces, synthetic voices, authored lines. These figures show that"

@@ -14,10 +14,10 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
@@ -28,10 +28,10 @@ from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from vsa_core.assess import TargetAssessment, assess_arrays
 from vsa_core.backends import text_minilm
 from vsa_core.backends.text_lines import cleaned
 from vsa_core.backends.text_minilm import EMBEDDING_DIM, LAYERS, Encoder, Head, is_bare
-from vsa_core.evaluate import Score, compare_to_truth
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Sentiment
 
 REPO = Path(__file__).resolve().parent.parent
@@ -166,6 +166,25 @@ def best(
     return setting, head
 
 
+class Score(NamedTuple):
+    """Figures of a head on a part, and all that is behind them."""
+
+    name: str
+    rows: int
+    coverage: float
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    ece: float
+    about: TargetAssessment
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able."""
+        confusion = [row[:-1] for row in self.about.confusion]
+        named = {"labels": self.about.classes, "confusion": confusion}
+        return {**dict(zip(self._fields[:-1], self[:-1], strict=True)), **named}
+
+
 class Job:
     """The encoded data, and what is trained, chosen and measured on it."""
 
@@ -287,15 +306,11 @@ def scored(
     title: str, probs: Matrix, truth: Labels, names: Sequence[str], floor: float = 0
 ) -> Score:
     sure = probs.max(axis=1)
-    said = [
-        str(names[k]) if p >= floor else None for k, p in zip(probs.argmax(1), sure, strict=True)
-    ]
-    return compare_to_truth(
-        [str(names[k]) for k in truth],
-        {title: said},
-        confidences={title: sure.tolist()},
-        classes=[str(name) for name in names],
-    )[0]
+    said = np.where(sure >= floor, probs.argmax(axis=1), -1)
+    alone = np.zeros(len(truth), np.intp)
+    about = assess_arrays(truth, said, alone, names, confidence=sure, intervals=False)
+    figures = (about.coverage, about.accuracy, about.macro_f1, about.weighted_f1)
+    return Score(title, about.n, *(figure.value for figure in figures), about.ece, about)
 
 
 # --- what is written ----------------------------------------------------------------------
@@ -312,12 +327,11 @@ def table(scores: Sequence[Score]) -> str:
 
 
 def class_table(score: Score) -> str:
-    counts = np.array(score.confusion)
-    rows = []
-    for k, label in enumerate(score.labels):
-        hits, true, said = counts[k, k], counts[k].sum(), counts[:, k].sum()
-        shares = (hits / max(said, 1), hits / max(true, 1), 2 * hits / max(true + said, 1))
-        rows.append([label, str(true), str(said), *(f"{share:.2f}" for share in shares)])
+    said = np.array(score.about.confusion).sum(axis=0)
+    rows = [
+        [c.name, str(c.decided), str(n), *(f"{x or 0:.2f}" for x in (c.precision, c.recall, c.f1))]
+        for c, n in zip(score.about.by_class, said[:-1], strict=True)
+    ]
     return markdown(("class", "lines", "said", "precision", "recall", "F1"), rows)
 
 
@@ -406,9 +420,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "max_tokens": MAX_TOKENS,
         "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__},
         "dev_macro_f1_by_layers": views,
-        "sentiment": [asdict(score) for score in sentiment_scores],
-        "sentiment_from_vader_alone": [asdict(score) for score in vader_scores],
-        "emotion": [asdict(score) for score in emotion_scores],
+        "sentiment": [score.facts() for score in sentiment_scores],
+        "sentiment_from_vader_alone": [score.facts() for score in vader_scores],
+        "emotion": [score.facts() for score in emotion_scores],
     }
     options.out.write_bytes(content)
     options.out.with_suffix(".md").write_text(card, encoding="utf-8")

@@ -270,6 +270,7 @@ def _label(
         "sentiment_probs": BY_SIGN[sentiment] if sentiment else None,
         "emotion_probs": JOY if sentiment else None,
         "confidence": max(BY_SIGN[sentiment]) if sentiment else None,
+        "emotion_confidence": 1.0 if sentiment else None,
         "origin": origin,
         "agreement": agreement,
         "text_vote": text_says,

@@ -4,77 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import accuracy_score, f1_score
 
-from vsa_core.errors import UsageError
 from vsa_core.evaluate import (
     Bin,
     Part,
     calibration_error,
-    compare_to_truth,
     confusion_by_video,
     f1_of,
     interval_by_video,
     reliability,
     split_scores,
 )
-
-CLASSES = ["negative", "neutral", "positive"]
-
-
-def labels(seed: int, n: int = 200) -> list[str]:
-    return [CLASSES[i] for i in np.random.default_rng(seed).choice(3, n, p=[0.6, 0.3, 0.1])]
-
-
-def test_figures_are_those_of_scikit_learn() -> None:
-    truth, said = labels(0), labels(1)
-    (score,) = compare_to_truth(truth, {"a": said})
-    assert score.accuracy == pytest.approx(accuracy_score(truth, said))
-    assert score.macro_f1 == pytest.approx(f1_score(truth, said, average="macro"))
-    assert score.weighted_f1 == pytest.approx(f1_score(truth, said, average="weighted"))
-    assert score.labels == tuple(CLASSES)
-    assert (np.array(score.confusion) == confusion_matrix(truth, said)).all()
-    assert (score.rows, score.coverage, score.ece) == (200, 1.0, None)
-
-
-def test_abstaining_lowers_coverage_and_is_judged_on_the_rest() -> None:
-    truth = ["negative"] * 4 + ["positive"] * 4
-    said = ["negative", "negative", None, None, "positive", "negative", None, None]
-    (score,) = compare_to_truth(truth, {"a": said})
-    assert (score.coverage, score.accuracy) == (0.5, 0.75)
-    assert score.weighted_f1 == pytest.approx(
-        f1_score(["n", "n", "p", "p"], ["n", "n", "p", "n"], average="weighted")
-    )
-
-
-def test_never_deciding_on_a_class_is_no_way_to_a_better_macro_f1() -> None:
-    truth = ["negative", "neutral", "positive"]
-    (score,) = compare_to_truth(truth, {"a": ["negative", None, "positive"]})
-    assert score.accuracy == 1.0
-    assert score.macro_f1 == pytest.approx(2 / 3)
-
-
-def test_classes_asked_for_and_others_said() -> None:
-    truth, said = ["joy", "joy", "anger"], ["joy", "fear", "anger"]
-    (by_truth,) = compare_to_truth(truth, {"a": said})
-    assert by_truth.labels == ("anger", "joy", "fear")
-    assert by_truth.macro_f1 == pytest.approx((1 + 2 / 3) / 2)
-    (asked,) = compare_to_truth(truth, {"a": said}, classes=["joy", "fear"])
-    assert asked.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
-
-
-def test_nothing_decided_and_nothing_there() -> None:
-    (silent,) = compare_to_truth(["negative"], {"a": [None]}, confidences={"a": [None]})
-    assert (silent.coverage, silent.accuracy, silent.macro_f1, silent.ece) == (0, None, None, None)
-    (empty,) = compare_to_truth([], {"a": []})
-    assert (empty.rows, empty.coverage, empty.macro_f1, empty.confusion) == (0, 0, None, ())
-
-
-def test_rows_that_do_not_match_are_refused() -> None:
-    with pytest.raises(UsageError, match="face has 1 rows, the truth has 2"):
-        compare_to_truth(["a", "b"], {"face": ["a"]})
-    with pytest.raises(UsageError, match="face has 3 rows"):
-        compare_to_truth(["a", "b"], {"face": ["a", "b"]}, confidences={"face": [1, 1, 1]})
 
 
 def test_calibration_error_by_hand() -> None:
@@ -85,8 +26,6 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(confidence, right, bins=2) == pytest.approx(expected)
     assert calibration_error(np.array([1.0, 1.0]), np.array([True, True])) == 0
     assert calibration_error(np.array([0.0]), np.array([False])) == 0
-    (score,) = compare_to_truth(["a", "a"], {"x": ["a", None]}, confidences={"x": [0.7, None]})
-    assert score.ece == pytest.approx(0.3)
 
 
 def test_bins_by_hand() -> None:

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.small_store import FACE, TEXT, segment_id, small_store
+from tests.small_store import FACE, JOY, TEXT, segment_id, small_store
 from vsa_core.cli import main
 from vsa_core.errors import StoreError
 from vsa_core.migrate import STEPS, check, converted, made_anew, migrate
 from vsa_core.predict import made_from_rows
-from vsa_core.schemas import TABLES, table_from_rows
+from vsa_core.schemas import EMOTION_PROBS, TABLES, table_from_rows
 from vsa_core.store import Store
 from vsa_core.verify import verify
 
@@ -167,6 +167,19 @@ def test_how_far_face_and_text_are_apart_is_worked_out(before: tuple[Store, Stor
     assert apart(Store(old.root)) == pytest.approx(apart(now))
     assert sorted({d for d in apart(now).values() if d}) == pytest.approx([0.6, 0.7])
     assert None in apart(now).values()
+
+
+def test_how_probable_an_emotion_was_is_read_from_its_probabilities(tmp_path: Path) -> None:
+    torn = [0.1, 0.0, 0.0, 0.2, 0.65, 0.05, 0.0]
+    columns = {
+        "emotion": pa.array(["joy", None, "anger", None]),
+        "emotion_probs": pa.array([JOY, None, torn, torn], EMOTION_PROBS),
+        "confidence": pa.array([0.9, None, 0.5, 0.5], pa.float32()),
+    }
+    found = STEPS["labels", 3].convert(pa.table(columns), Store(tmp_path))
+    assert found.column_names == ["emotion", "emotion_probs", "confidence", "emotion_confidence"]
+    assert found["emotion_confidence"].type == pa.float32()
+    assert found["emotion_confidence"].to_pylist() == [1, None, pytest.approx(0.1), None]
 
 
 def test_a_run_whose_predictions_are_gone_has_no_distance(before: tuple[Store, Store]) -> None:

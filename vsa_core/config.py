@@ -185,6 +185,9 @@ class Fusion(_Section):
     min_label_confidence: float = Field(
         0.0, ge=0, le=1, description="A label less probable than this is not given."
     )
+    min_emotion_confidence: float = Field(
+        0.3, ge=0, le=1, description="An emotion less probable than this is not given."
+    )
     min_consensus: int = Field(
         60, ge=1, description="tf-mvsa: with fewer agreeing segments the mean decides instead."
     )

@@ -1,48 +1,17 @@
-"""Scores against known labels; every figure stands beside its coverage."""
+"""Figures of decisions against known classes, and where they lie if videos were drawn anew."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsa_core.errors import UsageError
-
 ECE_BINS = 15
 _DRAWS = 1000
 # Videos drawn at once, so that memory does not grow with the draws.
 _AT_ONCE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How well one source of labels does; all but coverage is over the rows it decided.
-
-    Attributes:
-        name: whose labels.
-        rows: how many rows have a truth.
-        coverage: share of them that were decided, in [0, 1].
-        accuracy: share right of those decided; None when nothing was decided.
-        macro_f1: mean F1 of the classes that occur in the truth of all rows (or of those asked
-            for): a class on which it never decides counts 0. None when nothing was decided.
-        weighted_f1: the same mean weighted by how often a class occurs among the rows decided.
-        ece: expected calibration error of the confidences, 15 equal bins (Guo et al. 2017);
-            None without confidences.
-        labels: names of the rows and columns of `confusion`.
-        confusion: counts by truth (rows) and decision (columns).
-    """
-
-    name: str
-    rows: int
-    coverage: float
-    accuracy: float | None
-    macro_f1: float | None
-    weighted_f1: float | None
-    ece: float | None
-    labels: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,30 +76,6 @@ def split_scores(
     known = truth >= 0
     others = ~agreeing if disagreeing is None else disagreeing
     return Split(*(_part(truth[m], decided[m]) for m in (known, known & agreeing, known & others)))
-
-
-def compare_to_truth(
-    truth: Sequence[str],
-    predictions: Mapping[str, Sequence[str | None]],
-    *,
-    confidences: Mapping[str, Sequence[float | None]] | None = None,
-    classes: Sequence[str] | None = None,
-) -> list[Score]:
-    """One score per source of labels, all against the same rows.
-
-    Args:
-        truth: the label of each row.
-        predictions: name → a decision for each row; None abstains.
-        confidences: name → the probability of each decision, for the names that have any.
-        classes: what `macro_f1` is the mean over; None takes the classes that occur in `truth`.
-
-    Raises:
-        UsageError: a source has more or fewer rows than the truth.
-    """
-    return [
-        _score(name, truth, decided, (confidences or {}).get(name), classes)
-        for name, decided in predictions.items()
-    ]
 
 
 def calibration_error(
@@ -279,46 +224,4 @@ def _part(truth: NDArray[np.integer], decided: NDArray[np.integer]) -> Part:
         float(made.mean()),
         float((true == said).mean()),
         float(f1[np.unique(truth)].mean()),
-    )
-
-
-def _score(
-    name: str,
-    truth: Sequence[str],
-    decided: Sequence[str | None],
-    confidence: Sequence[float | None] | None,
-    classes: Sequence[str] | None,
-) -> Score:
-    for rows in (decided, confidence):
-        if rows is not None and len(rows) != len(truth):
-            raise UsageError(f"{name} has {len(rows)} rows, the truth has {len(truth)}")
-    averaged = list(dict.fromkeys(classes)) if classes is not None else sorted(set(truth))
-    kept = [i for i, label in enumerate(decided) if label is not None]
-    pairs = [(str(truth[i]), str(decided[i])) for i in kept]
-    labels = [*averaged, *sorted({x for pair in pairs for x in pair} - set(averaged))]
-    position = {label: i for i, label in enumerate(labels)}
-    confusion = np.zeros((len(labels), len(labels)), np.int64)
-    for true, said in pairs:
-        confusion[position[true], position[said]] += 1
-    hits = np.diag(confusion)
-    support = confusion.sum(axis=1)
-    f1 = 2 * hits / np.maximum(support + confusion.sum(axis=0), 1)
-    calibrated = [i for i in kept if confidence is not None and confidence[i] is not None]
-    return Score(
-        name=name,
-        rows=len(truth),
-        coverage=len(pairs) / len(truth) if truth else 0.0,
-        accuracy=float(hits.sum() / len(pairs)) if pairs else None,
-        macro_f1=float(f1[: len(averaged)].mean()) if pairs and averaged else None,
-        weighted_f1=float((f1 * support).sum() / len(pairs)) if pairs else None,
-        ece=(
-            calibration_error(
-                np.array([confidence[i] for i in calibrated], np.float64),
-                np.array([truth[i] == decided[i] for i in calibrated]),
-            )
-            if confidence is not None and calibrated
-            else None
-        ),
-        labels=tuple(labels),
-        confusion=tuple(tuple(int(c) for c in row) for row in confusion),
     )

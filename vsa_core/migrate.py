@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vsa_core.errors import StoreError
-from vsa_core.labels import SENTIMENTS, Modality, total_variation
+from vsa_core.labels import EMOTIONS, SENTIMENTS, Modality, total_variation
 from vsa_core.schemas import TABLES
 from vsa_core.store import Store
 
@@ -93,6 +93,18 @@ def _without_errors(data: pa.Table, made_from: str) -> str:
     return made_from_rows(made_from, data.select(["segment_id", "status"]).to_pylist())
 
 
+def _with_emotion_confidence(data: pa.Table, _: Store) -> pa.Table:
+    """Labels with how probable each emotion is."""
+    probs = np.array(pc.fill_null(pc.list_value_length(data["emotion_probs"]), 0), np.int64) > 0
+    at = pc.index_in(data["emotion"], pa.array(map(str, EMOTIONS), pa.string()))
+    at = np.asarray(pc.fill_null(at, -1).to_numpy(), np.int64)
+    known = probs & (at >= 0)
+    sure = np.zeros(data.num_rows, np.float32)
+    flat = pc.list_flatten(data["emotion_probs"]).to_numpy().reshape(-1, len(EMOTIONS))
+    sure[known] = flat[(np.cumsum(probs) - 1)[known], at[known]]
+    return _put(data, "confidence", "emotion_confidence", pa.array(sure, mask=~known))
+
+
 _LOOKS_AGAIN = "a run looks again, because segments are cut and models read otherwise since"
 
 _READS_AGAIN = "a run reads captions again: it reads more kinds of them, and says who speaks"
@@ -125,6 +137,9 @@ STEPS: Mapping[tuple[str, int], Step] = {
         "a run labels anew, under a run of its own; these stay as its history",
     ),
     ("labels", 2): Step(_with_distance),
+    ("labels", 3): Step(
+        _with_emotion_confidence, "a run labels anew: an improbable emotion is no longer given"
+    ),
 }
 
 

@@ -61,6 +61,7 @@ SELECT h.* REPLACE (
   coalesce(d.human_sentiment, h.sentiment) AS sentiment,
   coalesce(d.human_emotion, h.emotion) AS emotion,
   CASE WHEN d.human_sentiment IS NULL THEN h.confidence END AS confidence,
+  CASE WHEN d.human_emotion IS NULL THEN h.emotion_confidence END AS emotion_confidence,
   CASE WHEN d.segment_id IS NULL THEN h.origin ELSE 'human' END AS origin
 )
 FROM said AS h

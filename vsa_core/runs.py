@@ -76,8 +76,8 @@ def summarise(
     Returns:
         segments; with_<modality>: segments its backend could look at; foreign: segments in a
         language the text model does not speak; errors: by modality the segments its backend
-        failed at; agreement: count by state; origins: count by origin; media_seconds: length of
-        the videos.
+        failed at; agreement: count by state; origins: count by origin; emotions: segments that
+        were given one; media_seconds: length of the videos.
     """
     summary: dict[str, Any] = {"segments": 0}
     summary["foreign"] = 0
@@ -90,11 +90,13 @@ def summarise(
         summary["errors"][modality.value] = states[Status.ERROR]
         if modality is Modality.TEXT:
             summary["foreign"] = states[Status.FOREIGN]
-    labels = _counted(store.scan("labels", part=run_id, columns=["agreement", "origin"]))
+    columns = ["agreement", "origin", "emotion"]
+    labels = _counted(store.scan("labels", part=run_id, columns=columns))
     agreement, origins = labels["agreement"], labels["origin"]
     summary["segments"] = agreement.total()
     summary["agreement"] = {state.value: agreement[state.value] for state in Agreement}
     summary["origins"] = {o.value: origins[o.value] for o in Origin if o is not Origin.HUMAN}
+    summary["emotions"] = sum(n for emotion, n in labels["emotion"].items() if emotion is not None)
     summary["media_seconds"] = round(
         sum(
             (pc.sum(table["duration_ms"]).as_py() or 0) / 1000

@@ -317,7 +317,7 @@ def attention_column(modality: Modality) -> str:
 
 LABELS = TableSpec(
     "labels",
-    3,
+    4,
     "a segment, labelled by one run",
     "run × shard",
     pa.schema(
@@ -350,7 +350,8 @@ LABELS = TableSpec(
                 "emotion",
                 pa.string(),
                 "`anger`, `disgust`, `fear`, `joy`, `neutral`, `sadness` or `surprise`.",
-                null="no model that saw it knows emotions",
+                null="no model that saw it knows emotions, or the likeliest ties, is less probable "
+                "than is asked for or does not suit the sentiment",
             ),
             _column(
                 "sentiment_probs",
@@ -362,9 +363,10 @@ LABELS = TableSpec(
                 "emotion_probs",
                 EMOTION_PROBS,
                 "P(anger, disgust, fear, joy, neutral, sadness, surprise).",
-                null="no emotion",
+                null="nobody votes, or no model that saw it knows emotions",
             ),
             _column("confidence", pa.float32(), "P(sentiment).", null="no label"),
+            _column("emotion_confidence", pa.float32(), "P(emotion).", null="no emotion"),
             _column(
                 "origin",
                 pa.string(),

@@ -42,8 +42,8 @@ def test_a_store_with_a_report(tmp_path: Path, truth: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     head, first, second, *_ = done.stdout.splitlines()
     assert head.split()[:3] == ["target", "coverage", "n"]
-    assert first.split()[:4] == ["sentiment", "0.667", "3", "0.500"]
-    assert second.split()[:4] == ["emotion", "0.500", "2", "1.000"]
+    assert first.split()[:5] == ["sentiment", "0.667", "3", "2", "0.500"]
+    assert second.split()[:5] == ["emotion", "0.500", "2", "2", "1.000"]
     folder = tmp_path / "r"
     reported = evaluate(root, truth, "--target", "sentiment", "--json", "--report", folder)
     assert reported.returncode == 0
@@ -77,7 +77,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, truth: Path) -> None:
     (tmp_path / "mine" / "notes.txt").write_text("")
     for arguments, complaint in (
         ((odd, truth), "'glad' is no sentiment"),
-        ((tmp_path / "none.csv", truth), "cannot be read: No such file"),
+        ((tmp_path / "none.csv", truth), "is not there: give a file"),
         ((odd, truth, "--report", tmp_path / "mine"), "holds 'notes.txt'"),
         ((odd, truth, "--target", "mood"), "invalid choice: 'mood'"),
     ):

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
 from tests.assess.meld import Meld, made, predictions_file, truth_file, written
+from tests.assess.test_reviewed import Labelled
 from tests.small_s3 import small_s3
 from tests.small_store import segment_id, small_store
-from tests.test_scoring import Labelled
 from vsa_core.assess import Assessment, assess
 from vsa_core.assess.given import predictions_of, read_known, read_predictions, video_of
 from vsa_core.errors import StoreError, UsageError
 from vsa_core.labels import SENTIMENTS
-from vsa_core.scoring import score
 
 
 def assessed(predictions: Path | str, truth: Path | str, **more: object) -> Assessment:
@@ -161,14 +162,51 @@ class TestAFile:
         assert every.accuracy[0] == pytest.approx(right[100:].sum() / 2610)
 
 
+def test_the_shipped_truth_is_read_by_video_and_time(sample_dir: Path, tmp_path: Path) -> None:
+    shipped = sample_dir / "truth.csv"
+    lines = pacsv.read_csv(shipped)
+    said = {
+        "segment_id": [str(n) for n in range(lines.num_rows)],
+        "video_id": lines["video"],
+        "start_ms": pc.add(lines["start_ms"], 300),  # half a word late
+        "end_ms": lines["end_ms"],
+        "sentiment": lines["sentiment"],
+        "emotion": lines["emotion"],
+    }
+    pq.write_table(pa.table(said).slice(3), tmp_path / "p.parquet")
+    for about in assessed(tmp_path / "p.parquet", shipped).targets.values():
+        assert (about.n, about.videos) == (lines.num_rows, 15)
+        assert about.coverage.value == pytest.approx(1 - 3 / lines.num_rows)
+        assert about.accuracy.value == 1
+
+
+def test_a_segment_must_cover_half_of_what_is_known(tmp_path: Path) -> None:
+    columns = ["segment_id", "video_id", "start_ms", "end_ms", "sentiment"]
+    rows = [("a", "v", 0, 1000, "positive"), ("b", "v", 1000, 1900, "negative")]
+    path = written(tmp_path / "p.csv", columns, rows)
+    places = [("v", 600, 1500, "negative"), ("v", 0, 2100, "neutral"), ("v", 1400, 2500, "neutral")]
+    truth = written(tmp_path / "t.csv", ["video", *columns[2:]], places)
+    about = assessed(path, truth).targets["sentiment"]
+    assert about.coverage.value == pytest.approx(1 / 3)
+    assert about.accuracy.value == 1
+
+
+def test_what_a_spreadsheet_made_of_it_is_the_same(shared: Path) -> None:
+    found = shared / "faults" / "predictions"
+    for truth in ("t_control.csv", "t_utf16.csv", "label_utf16.csv", "truth.csv"):
+        about = assessed(found / "t_utf16.csv", found / truth).targets["sentiment"]
+        assert (about.n, about.coverage.value, about.accuracy.value) == (300, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (None, "cannot be read"),
+        (None, "is not there"),
         ("", "no CSV that can be read"),
         ("segment_id,sentiment\na,b,c\n", "no CSV that can be read"),
         ("id,sentiment\na,positive\n", "lacks the column segment_id"),
-        ("segment_id,label\na,positive\n", "lacks the column sentiment or emotion"),
+        ("segment_id,mood\na,positive\n", "lacks the column sentiment or emotion"),
+        ("segment_id,label\na,glad\n", "has no column sentiment: it is not assessed"),
         ("segment_id,sentiment,sentiment\na,positive,neutral\n", "two columns sentiment"),
         ("segment_id,sentiment\n", "has no rows"),
         ("segment_id,sentiment\n,positive\n", "1 rows have no segment_id"),
@@ -210,7 +248,7 @@ def test_a_truth_without_ids_is_refused(tmp_path: Path) -> None:
         pa.table({"segment_id": ["a", None], "sentiment": ["positive"] * 2}), tmp_path / "t.parquet"
     )
     path = written(tmp_path / "p.csv", ["segment_id", "sentiment"], [("a", "positive")])
-    with pytest.raises(UsageError, match="some without an id"):
+    with pytest.raises(UsageError, match="1 rows have no segment_id"):
         assessed(path, tmp_path / "t.parquet")
 
 
@@ -229,8 +267,8 @@ def test_columns_in_memory(meld: Meld) -> None:
 
 
 class TestAStore:
-    def test_current_labels_as_scoring_takes_them(self, tmp_path: Path) -> None:
-        store = small_store(tmp_path / "store")
+    def test_current_labels_and_one_that_is_missing(self, tmp_path: Path) -> None:
+        small_store(tmp_path / "store")
         rows = [
             (segment_id("v01", 0), "positive"),
             (segment_id("v01", 4_000), "negative"),
@@ -240,11 +278,9 @@ class TestAStore:
         ]
         truth = written(tmp_path / "t.csv", ["segment_id", "sentiment"], rows)
         about = assessed(tmp_path / "store", truth).targets["sentiment"]
-        scored = score(store, truth)["targets"]["sentiment"]
-        assert about.accuracy.value == scored["accuracy"]["value"] == pytest.approx(2 / 3)
-        assert about.ece == pytest.approx(scored["ece"])
-        # Scoring passes over what has no row in the labels; here it lowers the coverage.
-        assert (scored["n"], scored["coverage"]) == (4, 0.75)
+        assert about.accuracy.value == pytest.approx(2 / 3)
+        # Confidences .8 and .75 of what is right, .6 of what is not.
+        assert about.ece == pytest.approx((0.2 + 0.6 + 0.25) / 3)
         assert (about.n, about.coverage.value) == (5, 0.6)
         [mistake] = assessed(tmp_path / "store", truth).mistakes["sentiment"]
         assert (mistake.text, mistake.start_ms, mistake.end_ms) == ("it is a phone", 4_000, 7_000)
@@ -284,10 +320,7 @@ class TestAStore:
             assessed(tmp_path / "store", tmp_path / "store")
         labelled.review(after, labelled.noon + timedelta(hours=1), "after")
         found = assessed(tmp_path / "store", tmp_path / "store")
-        scored = score(labelled.store, None)["targets"]["sentiment"]
-        about = found.targets["sentiment"]
-        assert about.n == scored["n"] == len(after)
-        assert about.accuracy.value == scored["accuracy"]["value"]
+        assert found.targets["sentiment"].n == len(after)
         assert found.notes[0] == "50 reviews that the labels may have learned from count not"
         # What the labels learned from is a test of others.
         names = [str(s) for s in SENTIMENTS]

@@ -147,7 +147,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vsa_core.bring.labels.os.fsync", full)
+        patch.setattr("vsa_core.whole_files.os.fsync", full)
         with pytest.raises(UsageError) as caught:
             write_labels(path, read.views, fused, decided)
     assert str(caught.value) == f"{path} cannot be written: No space left on device"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -257,8 +258,9 @@ _COLUMNS = "segment_id, video_id, modality, probs"
         ),
         (
             without("probs"),
-            f"PATH lacks the column probs: it needs {_COLUMNS} and may have status and "
-            "embedding; there are segment_id, video_id, modality, status, embedding",
+            "PATH lacks the column probs (or a column of each class: name them with --classes): it "
+            f"needs {_COLUMNS} and may have status and embedding; there are segment_id, video_id, "
+            "modality, status, embedding",
         ),
         (
             with_row(7, segment_id="s001"),
@@ -295,23 +297,24 @@ _COLUMNS = "segment_id, video_id, modality, probs"
         ),
         (
             with_row(4, probs=[1.2, -0.1, -0.1]),
-            "PATH: column probs: segment 's002' has a negative probability: give shares from 0 to "
-            "1",
+            "PATH: column probs: segment 's002' (text) has a negative probability: give shares "
+            "from 0 to 1",
         ),
         (
             with_row(4, probs=[0.5, 0.2, 0.2]),
-            "PATH: column probs: segment 's002' sums to 0.9, not 1: divide by the sum",
+            "PATH: column probs: segment 's002' (text) sums to 0.9, not 1: divide by the sum",
         ),
         (
             with_row(4, probs=[0.5, 0.5, float("nan")]),
-            "PATH: column probs: segment 's002' is not finite: use null where a model abstains",
+            "PATH: column probs: segment 's002' (text) is not finite: use null where a model "
+            "abstains",
         ),
         (
             every(probs=[1.0]),
             "PATH: column probs: segment 's000' has 1 probabilities: 2 to 20 classes can be told "
             "apart",
         ),
-        (every(probs="high"), "PATH: column probs is string: make it a list of floats"),
+        (every(probs="high"), "PATH: column probs: 'high' is no list of numbers: write [0.1, 0.9]"),
         (
             every(probs=["a", "b", "c"]),
             "PATH: column probs is list<element: string>: make it a list of floats",
@@ -350,7 +353,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
 def test_rows_are_counted_in_their_own_file(tmp_path: Path) -> None:
     table = rows()
     write(tmp_path / "a.parquet", table[:50])
-    second = write(tmp_path / "b.parquet", [*table[50:], table[3]])
+    second = write(tmp_path / "b.parquet", [*table[50:], {**table[3], "embedding": [9.0] * 3}])
     with pytest.raises(UsageError) as caught:
         read_predictions(tmp_path)
     assert str(caught.value) == (
@@ -397,7 +400,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         return str(caught.value)
 
     path = tmp_path / "p.parquet"
-    assert refused(path) == f"{path} is not there: give a Parquet file, a folder or a pattern"
+    assert refused(path) == (
+        f"{path} is not there: give a file (CSV, TSV, JSON, JSON Lines or Parquet), a folder or a "
+        "pattern"
+    )
     assert refused(tmp_path) == f"{tmp_path} is a folder without a .parquet file"
     path.write_text("segment_id,video_id\n")
     assert refused(path).startswith(f"{path} is not Parquet, or is torn (")
@@ -409,7 +415,174 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "whole.parquet").unlink()
     write(path, rows())
     pq.write_table(pq.read_table(path).slice(0, 0), path)
-    assert refused(path) == f"{path} has no rows: there is nothing to label"
+    assert refused(path) == f"{path} has no rows: write one for each segment"
     both = pa.table([pa.array(["s"])] * 5, ["segment_id", "video_id", "modality", "probs", "probs"])
     pq.write_table(both, path)
     assert refused(path) == f"{path} has the column probs twice: keep one"
+
+
+def as_text(table: list[Row], mark: str, *, wide: bool = False) -> str:
+    """The rows without embeddings, as a spreadsheet writes them; `wide`: a column of each class."""
+    names = ["a", "b", "c"] if wide else ["probs"]
+    lines = [mark.join(["segment_id", "video_id", "modality", *names])]
+    comma = "," if mark == ";" else "."
+    for row in table:
+        numbers = [f"{p:.6f}".replace(".", comma) for p in row["probs"] or []]
+        said = (numbers or ["", "", ""]) if wide else [f'"{"; ".join(numbers)}"']
+        lines.append(mark.join([row["segment_id"], row["video_id"], row["modality"], *said]))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_spreadsheets_table_says_the_same(tmp_path: Path, mark: str, wide: bool) -> None:
+    table = [{**row, "embedding": None} for row in rows()]
+    table[4]["probs"] = None
+    if mark == "," and not wide:
+        table = [{**row, "embedding": [0.5, i]} for i, row in enumerate(table)]
+    whole = read_predictions(write(tmp_path / "p.parquet", table), ["a", "b", "c"]).views
+    path = tmp_path / "p.csv"
+    if mark == "," and not wide:  # as `vsa query -o p.csv` writes lists
+        lines = ["segment_id,video_id,modality,probs,embedding"]
+        for row in table:
+            ids = [row[name] for name in ("segment_id", "video_id", "modality")]
+            probs = f'"{row["probs"]}"' if row["probs"] else ""
+            lines.append(",".join([*ids, probs, f'"{row["embedding"]}"']))
+        path.write_text("\n".join(lines))
+    else:
+        path.write_bytes(as_text(table, mark, wide=wide).encode("utf-16"))
+    views = read_predictions(path, ["a", "b", "c"]).views
+    assert views.segment_ids.equals(whole.segment_ids)
+    assert (views.videos, views.names, views.classes) == (whole.videos, whole.names, whole.classes)
+    np.testing.assert_allclose(views.probs["label"], whole.probs["label"], atol=1e-6)
+    for v in range(2):
+        np.testing.assert_allclose(vectors(views, v), vectors(whole, v))
+
+
+def test_classes_that_are_not_among_the_columns_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(as_text(rows(), ";", wide=True))
+    for given in (None, ["x", "y", "z"]):
+        with pytest.raises(UsageError, match=r"lacks the column probs \(or a column of each class"):
+            read_predictions(tmp_path / "p.csv", given)
+
+
+def test_columns_of_our_classes_need_no_names(tmp_path: Path) -> None:
+    text = as_text(rows(), ";", wide=True).replace("a;b;c", "negative;neutral;positive", 1)
+    (tmp_path / "p.csv").write_text(text)
+    views = read_predictions(tmp_path / "p.csv").views
+    assert views.classes["label"] == ("negative", "neutral", "positive")
+
+
+def logits(row: Row, shift: float) -> list[float]:
+    return (5 * np.log(row["probs"]) + shift).tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        (lambda row: logits(row, 40), "look like logits: give the softmax of each row"),
+        (lambda row: logits(row, 2), "look like logits: give the softmax of each row"),
+        (lambda row: logits(row, -9), "look like logits: give the softmax of each row"),
+        (lambda row: np.log(row["probs"]).tolist(), "look like log-probabilities: give exp of"),
+        (
+            lambda row: [0.0, -np.inf, -np.inf] if row["segment_id"] == "s000" else logits(row, 0),
+            "look like logits",
+        ),
+        (lambda row: [100 * p for p in row["probs"]], "sum to 100, percent it seems: divide by"),
+        (lambda row: [round(9 * p) for p in row["probs"]], "look like counts of votes: divide"),
+        (
+            lambda row: [p**0.3 for p in row["probs"]],
+            "are from 0 to 1 but do not sum to 1, as each class's own yes or no",
+        ),
+        (lambda row: [0.99 * p for p in row["probs"]], "sums to 0.99, not 1: divide by the sum"),
+    ],
+)
+def test_numbers_that_are_no_probabilities_are_told_apart(
+    tmp_path: Path, change: Callable[[Row], list[float]], advice: str
+) -> None:
+    table = [
+        {**row, "probs": change(row) if row["modality"] == "face" else row["probs"]}
+        for row in rows()
+    ]
+    with pytest.raises(UsageError) as caught:
+        read_predictions(write(tmp_path / "p.parquet", table))
+    assert "column probs: segment 's000' (face) " in str(caught.value)
+    assert advice in str(caught.value)
+
+
+def test_rows_of_zeros_are_a_view_that_saw_nothing(tmp_path: Path) -> None:
+    table = rows()
+    for i in range(1, 40, 2):
+        table[i]["probs"] = [0.0, 0.0, 0.0]
+    with pytest.raises(
+        UsageError, match=r"\(face\) is all zeros: .* leave probs null, or .* absent"
+    ):
+        read_predictions(write(tmp_path / "p.parquet", table))
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_a_missing_view_written_as_a_constant_is_named(tmp_path: Path, embedded: bool) -> None:
+    table = rows(200)
+    gone = [i for i in range(1, 400, 2) if i % 8 == 1]
+    for row in table if not embedded else []:
+        row["embedding"] = None
+    absent = [dict(row) for row in table]
+    for i in gone:
+        table[i] |= {"probs": [0.98, 0.01, 0.01]}
+        table[i]["embedding"] = [0.0, 0.0, 0.0] if embedded else None
+        absent[i] |= {"status": "absent", "probs": None, "embedding": None}
+    path = write(tmp_path / "p.parquet", table)
+    read = read_predictions(path, ["a", "b", "c"])
+    [warning] = read.warnings
+    assert warning.startswith("face: 50 of 200 rows (25%) are all the same (probs 0.98, 0.01, 0.01")
+    assert ("one embedding" in warning) == embedded
+    assert "status absent" in warning
+    assert read.views.present.all()
+    dropped = read_predictions(path, ["a", "b", "c"], drop_constant=True)
+    control = read_predictions(write(tmp_path / "q.parquet", absent), ["a", "b", "c"])
+    assert dropped.warnings == ()
+    [note] = dropped.views.notes
+    assert note.endswith("taken for absent")
+    same(replace(dropped, views=replace(dropped.views, notes=())), control)
+
+
+def test_votes_that_are_alike_by_nature_are_no_missing_view(tmp_path: Path) -> None:
+    table = rows(200)
+    for row in table:
+        best = int(np.argmax(row["probs"]))
+        hard = np.eye(3)[best] if row["modality"] == "text" else np.full(3, 1 / 3)
+        row |= {"probs": hard.tolist(), "embedding": None}
+    for i in range(1, 400, 4):
+        table[i]["probs"] = [0.5, 0.25, 0.25] if i % 8 == 1 else [0.25, 0.5, 0.25]
+    read = read_predictions(write(tmp_path / "p.parquet", table), ["a", "b", "c"])
+    assert read.warnings == ()
+    assert read.views.notes == (
+        "text: probs are all 0 or 1: nothing tells how sure it is",
+        "face: 100 rows find all classes alike: no vote there",
+    )
+
+
+def test_rows_that_stand_twice_count_once(tmp_path: Path) -> None:
+    once = read_predictions(write(tmp_path / "p.parquet", rows()), ["a", "b", "c"])
+    twice = read_predictions(write(tmp_path / "q.parquet", [*rows(), *rows()[:9]]), ["a", "b", "c"])
+    assert twice.views.notes == ("9 rows stand in the table twice, all the same: once will do",)
+    same(replace(twice, views=replace(twice.views, notes=())), once)
+
+
+def test_files_as_they_are_found(shared: Path) -> None:
+    """A folder per modality, written twice; and what a missing face was written as."""
+    found = shared / "faults" / "predictions"
+    whole = read_predictions(found / "p0_control.parquet")
+    parted = read_predictions(found / "p4_hive")
+    assert "600 rows stand in the table twice, all the same: once will do" in parted.views.notes
+    same(replace(parted, views=replace(parted.views, notes=whole.views.notes)), whole)
+    for name, complaint in (
+        ("p1_logits_above_zero", "look like logits"),
+        ("p2_missing_is_zeros", "is all zeros"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            read_predictions(found / f"{name}.parquet")
+    constant = read_predictions(found / "p3_missing_is_constant.parquet")
+    assert constant.warnings[0].startswith("face: 90 of 300 rows (30%) are all the same")
+    assert read_predictions(found / "p3_control_absent.parquet").warnings == ()
+    assert whole.warnings == ()

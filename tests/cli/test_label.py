@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
@@ -420,13 +421,26 @@ def test_a_model_that_cannot_be_used_or_kept(
     [
         (
             ["no.parquet", "-o", "l.parquet"],
-            "no.parquet is not there: give a Parquet file, a folder or a pattern",
+            "no.parquet is not there: give a file (CSV, TSV, JSON, JSON Lines or Parquet), a "
+            "folder or a pattern",
         ),
-        (["p.parquet", "-o", "."], ". is a folder: give the name of a Parquet file with -o"),
+        (["p.parquet", "-o", "."], ". is no plain file: give the name of one with -o"),
         (
             ["p.parquet", "-o", "no/l.parquet"],
-            "no/l.parquet would be in a folder that is not there: give the name of a Parquet file "
-            "with -o",
+            "no/l.parquet would be in a folder that is not there: make it, or change -o",
+        ),
+        *(
+            (
+                ["p.parquet", *words],
+                f"{words[-2]} {words[-1]}: its ending says the format: give .csv, .tsv, .json, "
+                ".jsonl or .parquet",
+            )
+            for words in (
+                ["-o", "l.xlsx"],
+                ["-o", "l"],
+                ["-o", "l.parquet.gz"],
+                ["-o", "l.csv", "--ask", "5", "--ask-file", "ask.xls"],
+            )
         ),
         (
             ["p.parquet", "-o", "./p.parquet"],
@@ -550,3 +564,108 @@ def test_the_regimes_are_such_tables(
     assert scores["late-product"]["all"]["macro_f1"] == pytest.approx(macro_f1)
     best = max(s["all"]["macro_f1"] for name, s in scores.items() if name.endswith("alone"))
     assert macro_f1 > best  # as the study has it for these three
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_labels_go_where_the_ending_says_and_come_back_to_be_evaluated(
+    made: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    """The scores of `vsa label --truth` are those of `vsa evaluate`, also of what is missing."""
+    known = pq.read_table("t.parquet").slice(5)
+    more = {"segment_id": ["x1", "x2", "x3"], "label": ["positive", "neutral", "negative"]}
+    pq.write_table(pa.concat_tables([known, pa.table(more)]), "t.parquet")
+    words = ["p.parquet", "-o", f"l.{ending}", "--strategy", "vote", "--min-confidence", "0.7"]
+    given = ["--classes", ",".join(NAMES), "--truth", "t.parquet", "--json"]
+    assert main(["label", *words, *given]) == 0
+    said = json.loads(capsys.readouterr().out)["scores"]["vote"]["all"]
+    assert main(["evaluate", f"l.{ending}", "t.parquet", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)["targets"]["sentiment"]
+    assert said["rows"] == about["n"] == 58
+    assert 0 < said["coverage"] < 55 / 58
+    for name in ("coverage", "accuracy", "macro_f1"):
+        assert said[name] == pytest.approx(about[name]["value"]), name
+    assert about["ece"] is not None
+    assert {part["name"] for part in about["by_kind"]["origin"]} > {"-", "none"}
+
+
+def test_labels_of_any_classes_are_evaluated(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth(made / "t.parquet", names=["calm", "angry", "glad"])
+    words = ["p.parquet", "-o", "l.csv", "--strategy", "vote", "--classes", "calm,angry,glad"]
+    assert main(["label", *words, "--truth", "t.parquet", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["scores"]["vote"]["all"]
+    assert main(["evaluate", "l.csv", "t.parquet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["targets"]) == ["label"]
+    assert found["targets"]["label"]["classes"] == ["angry", "calm", "glad"]
+    assert found["targets"]["label"]["accuracy"]["value"] == pytest.approx(said["accuracy"])
+
+
+def test_what_is_asked_about_can_be_read_seen_and_given_back(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pq.read_table("p.parquet").to_pylist()
+    addresses = [
+        "https://video.example/watch?v=1", "https://video.example/2", "https://video.example/a.mp4",
+        "/films/a b.mp4", "film.mp4", None,
+    ]  # fmt: skip
+    for row in table:
+        i = int(row["segment_id"][1:])
+        row |= {"text": "=1+1, née" if i % 2 else "Fine.\nReally.", "url": addresses[i % 6]}
+        row |= {"start_ms": 65_250 + 1000 * i, "end_ms": 68_000 + 1000 * i}
+    write(made / "p.parquet", table)
+    assert label("--ask", "60", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["asked"] == {"file": "ask.csv", "segments": 60}
+    with Path("ask.csv").open(newline="", encoding="utf-8") as file:
+        asked = {row["segment_id"]: row for row in csv.DictReader(file)}
+    assert list(asked["s000"]) == [
+        "segment_id", "video_id", "inclusion", "label", "time", "text", "link",
+    ]  # fmt: skip
+    assert (asked["s001"]["time"], asked["s001"]["text"]) == ("1:06.2 to 1:09.0", "'=1+1, née")
+    assert asked["s000"]["text"] == "Fine.\nReally."
+    assert [asked[f"s00{i}"]["link"] for i in range(6)] == [
+        "https://video.example/watch?v=1&t=65",
+        "https://video.example/2?t=66",
+        "https://video.example/a.mp4#t=67.25,70",
+        "file:///films/a%20b.mp4#t=68.25,71",
+        "film.mp4#t=69.25,72",
+        "",
+    ]
+    # Filled in with a spreadsheet of half the world, saved as its "Unicode text".
+    lines = ["\t".join(asked["s000"])]
+    for i, row in enumerate(asked.values()):
+        row |= {"label": NAMES[int(row["segment_id"][1:]) % 3] if i < 40 else ""}
+        row |= {"inclusion": "0,5" if i % 2 else row["inclusion"].replace(".", ",")}
+        lines.append("\t".join(f'"{value}"' for value in row.values()))
+    Path("r.csv").write_bytes("\r\n".join(lines).encode("utf-16"))
+    assert summary(capsys, "--reviews", "r.csv")["reviews"] == 40
+    assert main(["evaluate", "l.parquet", "r.csv", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["targets"]["sentiment"]["n"] == 40
+    assert "not chosen with equal chances" in found["notes"][0]
+
+
+def test_a_missing_face_written_as_a_constant_is_warned_of_or_dropped(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pq.read_table("p.parquet").to_pylist()
+    for row in table:
+        if row["modality"] == "face" and int(row["segment_id"][1:]) % 4 == 0:
+            row |= {"status": "ok", "probs": [0.98, 0.01, 0.01], "embedding": [0.0] * 3}
+    write(made / "p.parquet", table)
+    warnings = summary(capsys)["warnings"]
+    assert warnings[0].startswith("face: 15 of ")
+    assert pq.read_table("l.parquet")["face_vote"][0].as_py() == "negative"
+    assert not any("face: 15" in line for line in summary(capsys, "--drop-constant")["warnings"])
+    assert pq.read_table("l.parquet")["face_vote"][0].as_py() is None
+
+
+def test_classes_in_another_order_are_told_where_the_truth_is_known(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["p.parquet", "-o", "l.csv", "--strategy", "vote", "--classes"]
+    given = ["neutral,positive,negative", "--truth", "t.parquet", "--json"]
+    assert main(["label", *words, *given]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert any("in the order negative, neutral, positive" in note for note in notes)

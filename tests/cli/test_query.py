@@ -102,15 +102,46 @@ def test_parquet(ask: Any, tmp_path: Path) -> None:
     assert found["sentiment_probs"].to_pylist()[0] == pytest.approx([0.05, 0.15, 0.8])
 
 
-@pytest.mark.parametrize(("name", "first"), [("a.csv", "n"), ("a.json", "["), ("a.txt", "n")])
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("a.csv", "n,list"),
+        ("a.TSV", "n\tlist"),
+        ("a.json", "["),
+        ("a.jsonl", '{"n": 1, "list": [2]}'),
+    ],
+)
 def test_a_file_is_written_in_the_format_of_its_ending(
     ask: Any, tmp_path: Path, name: str, first: str
 ) -> None:
     target = tmp_path / name
     target.write_text("old")
-    ask("SELECT 1 AS n", "-o", str(target))
+    ask("SELECT 1 AS n, [2] AS list", "-o", str(target))
     assert target.read_text().splitlines()[0] == first
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (
+            ["-o", "a.xlsx"],
+            "its ending says the format: give .csv, .tsv, .json, .jsonl or .parquet",
+        ),
+        (["-o", "a.txt"], "its ending says the format"),
+        (["-o", "a.csv", "--format", "parquet"], "ends in .csv, but parquet is asked for"),
+        (["-o", "a.csv", "--format", "table"], "a table is for the screen"),
+    ],
+)
+def test_what_no_ending_says_is_refused_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    words[1] = str(tmp_path / words[1])
+    assert main(["query", "SELECT", *words, "--store", str(tmp_path / "none")]) == 2
+    err = capsys.readouterr().err
+    assert complaint in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_query_that_fails_leaves_the_old_file_and_no_other(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -228,22 +229,24 @@ def test_relabelling_says_what_is_missing(tmp_path: Path, web_config: Path) -> N
         relabel(str(tmp_path / "store"), model="vote", config=str(web_config))
 
 
-def test_labels_are_scored_against_a_file(channels: Path, tmp_path: Path, web_config: Path) -> None:
-    """Of which all but one say something else than the labels."""
+def test_labels_are_scored_against_a_file(
+    channels: Path, tmp_path: Path, web_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = tmp_path / "store"
     watch(channels, store, web_config)
-    [*wrong, right] = ask(Store(store), "SELECT segment_id, sentiment FROM labels").rows()
-    assert right["sentiment"] is not None
-    other = {"negative": "positive", "neutral": "negative", "positive": "neutral", None: "neutral"}
+    rows = list(ask(Store(store), "SELECT segment_id, sentiment FROM labels").rows())
+    said = [row["sentiment"] for row in rows if row["sentiment"]]
     truth = tmp_path / "truth.csv"
-    lines = [f"{row['segment_id']},{other[row['sentiment']]}" for row in wrong]
-    lines.append(f"{right['segment_id']},{right['sentiment']}")
+    lines = [f"{row['segment_id']},positive" for row in rows]
+    lines += ["v0000000000000000-0-1000,positive"]  # of a video that was never seen
     truth.write_text("\n".join(["segment_id,sentiment", *lines]) + "\n", encoding="utf-8")
-    labelled = sum(row["sentiment"] is not None for row in (*wrong, right))
-    found = evaluate(str(store), str(truth))["targets"]["sentiment"]
-    assert found["n"] == 6
-    assert found["coverage"] == pytest.approx(labelled / 6)
-    assert found["accuracy"]["value"] == pytest.approx(1 / labelled)
+    found = evaluate(str(store), str(truth))
+    about = found["targets"]["sentiment"]
+    assert about["coverage"]["value"] == pytest.approx(len(said) / (len(rows) + 1))
+    assert about["accuracy"]["value"] == pytest.approx(said.count("positive") / len(said))
+    capsys.readouterr()
+    assert main(["evaluate", str(store), str(truth), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
 
 
 def test_what_was_refused_is_tried_again_when_asked(

@@ -141,7 +141,7 @@ class TestWithoutLearning:
             assert (row["origin"], row["agreement"]) == ("none", "absent")
             for column in (
                 "sentiment", "emotion", "sentiment_probs", "emotion_probs", "confidence",
-                "text_vote", "face_vote", "audio_vote",
+                "emotion_confidence", "text_vote", "face_vote", "audio_vote",
                 "text_attention", "face_attention", "audio_attention",
             ):  # fmt: skip
                 assert row[column] is None, column
@@ -153,13 +153,31 @@ class TestWithoutLearning:
         assert (row["origin"], row["agreement"]) == ("none", "uncertain")
         assert row["sentiment"] is row["sentiment_probs"] is row["confidence"] is None
         assert row["emotion"] == "surprise"
+        assert row["emotion_confidence"] == pytest.approx(1, abs=1e-4)
 
-    def test_the_emotion_suits_the_sentiment(self, tmp_path: Path) -> None:
-        (row,) = labels(tmp_path, segments({TEXT: (POS, ANGER), FACE: (POS, ANGER)}))
-        expected = np.array(ANGER) * (SENTIMENT_GIVEN_EMOTION @ np.array(POS))
+    def test_an_emotion_has_its_own_confidence(self, tmp_path: Path) -> None:
+        (row,) = labels(tmp_path, segments({TEXT: (NEG, ANGER), FACE: (NEG, ANGER)}))
+        expected = np.array(ANGER) * (SENTIMENT_GIVEN_EMOTION @ np.array(NEG))
         assert row["emotion_probs"] == pytest.approx((expected / expected.sum()).tolist(), abs=1e-4)
-        assert int(np.argmax(row["emotion_probs"])) == 0
-        assert row["emotion"] == "joy"
+        assert row["emotion"] == "anger"
+        assert row["emotion_confidence"] == max(row["emotion_probs"])
+        assert row["emotion_confidence"] != pytest.approx(row["confidence"], abs=0.01)
+
+    @pytest.mark.parametrize(
+        "felt",
+        [
+            ANGER,  # likeliest also after the sentiment had its say, which it does not suit
+            [0.05, 0.05, 0.0, 0.1, 0.7, 0.1, 0.0],  # neutral of a slide talk
+            [0.2, 0.2, 0.2, 0.1, 0.1, 0.2, 0.0],  # only joy is left over
+        ],
+    )
+    def test_an_emotion_that_does_not_suit_the_sentiment_is_none(
+        self, tmp_path: Path, felt: list[float]
+    ) -> None:
+        (row,) = labels(tmp_path, segments({TEXT: (POS, felt), FACE: (POS, felt)}))
+        assert row["sentiment"] == "positive"
+        assert row["emotion"] is row["emotion_confidence"] is None
+        assert sum(row["emotion_probs"]) == pytest.approx(1)
 
     def test_an_emotion_all_views_exclude(self, tmp_path: Path) -> None:
         certain = [0.0, 0.0, 1.0]
@@ -167,8 +185,22 @@ class TestWithoutLearning:
         (row,) = labels(
             tmp_path, segments({TEXT: (certain, only_anger), FACE: (certain, only_anger)})
         )
-        assert row["emotion"] == "joy"
+        assert row["emotion"] is row["emotion_confidence"] is None
         assert sum(row["emotion_probs"]) == pytest.approx(1)
+
+    def test_an_improbable_or_tied_emotion_is_none(self, tmp_path: Path) -> None:
+        shy, tied = [0.3, 0.2, 0.2, 0.05, 0.05, 0.2, 0.0], [0.4, 0.4, 0.1, 0.0, 0.0, 0.1, 0.0]
+        made = segments({FACE: (NEG, shy)}, {FACE: (NEG, tied)}, {FACE: (NEG, ANGER)})
+        for floor, given in ((0.0, ["anger", None, "anger"]), (0.5, [None, None, "anger"])):
+            rows = labels(tmp_path / str(floor), made, min_emotion_confidence=floor)
+            assert [row["emotion"] for row in rows] == given
+            assert [row["sentiment"] for row in rows] == ["negative"] * 3
+            for row in rows:
+                assert (row["emotion"] is None) == (row["emotion_confidence"] is None)
+        # The default keeps what is likelier than not to be right of emotions that are unsure.
+        assert [row["emotion"] for row in labels(tmp_path / "default", made)] == [
+            "anger", None, "anger",
+        ]  # fmt: skip
 
     def test_without_emotions_there_is_no_emotion(self, tmp_path: Path) -> None:
         (row,) = labels(tmp_path, segments({TEXT: (POS, NO_EMOTION)}))

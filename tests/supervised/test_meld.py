@@ -377,14 +377,21 @@ class TestCommand:
         assert command.run(self.args(folder, tmp_path / "store", truth=truth)) == 0
         assert truth.exists()
 
-    @pytest.mark.parametrize("where", ["a-file/truth.csv", "a-folder"])
+    @pytest.mark.parametrize(
+        ("where", "why"),
+        [
+            ("a-file/truth.csv", "cannot be written: .*: choose another"),
+            ("a-folder", "is no plain file: give the name of one with --truth"),
+            ("truth.xlsx", "its ending says the format: give .csv"),
+        ],
+    )
     def test_truth_that_could_not_be_written_is_told_before_the_work(
-        self, folder: Path, tmp_path: Path, where: str
+        self, folder: Path, tmp_path: Path, where: str, why: str
     ) -> None:
         (tmp_path / "a-file").touch()
         (tmp_path / "a-folder").mkdir()
         args = self.args(folder, tmp_path / "store", truth=tmp_path / where)
-        with pytest.raises(UsageError, match=f"{where} cannot be written: .*: choose another"):
+        with pytest.raises(UsageError, match=f"{where}:? {why}"):
             command.run(args)
         assert not (tmp_path / "store").exists()
 

@@ -1,13 +1,15 @@
 """How right predictions are, with everything a person asks next; two systems side by side.
 
-`assess` takes predictions and what is known of the segments, `assess_arrays` plain arrays, as
-training has them. A segment that is known and not predicted is one that was not decided.
+`assess_files` takes what a person names, `assess` predictions and what is known of the segments,
+`assess_arrays` plain arrays, as training has them. A segment that is known and not predicted is one
+that was not decided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vsa_core.assess.given import CONFIDENCES, VOTES, Predictions, index_of, video_of
+from vsa_core.assess.given import (
+    CONFIDENCES,
+    KINDS,
+    VOTES,
+    Predictions,
+    read_known,
+    read_predictions,
+    video_of,
+)
 from vsa_core.assess.paired import Comparison, compare
 from vsa_core.assess.target import TargetAssessment, assess_arrays
 from vsa_core.errors import UsageError
-from vsa_core.truths import CLASSES, Truth
+from vsa_core.truths import CLASSES, LABEL, TARGETS, Truth, classes_in
 
-__all__ = ["Assessment", "Mistake", "TargetAssessment", "assess", "assess_arrays"]
+__all__ = ["Assessment", "Mistake", "TargetAssessment", "assess", "assess_arrays", "assess_files"]
 
 _VIDEOS = 100
 
@@ -89,12 +99,38 @@ class Assessment:
         }
 
 
+def assess_files(
+    predictions: str | Path,
+    truth: str | Path,
+    *,
+    against: str | Path | None = None,
+    targets: Sequence[str] = TARGETS,
+    run_id: str | None = None,
+) -> Assessment:
+    """Hold files or stores against each other.
+
+    Args:
+        predictions, against: as `given.read_predictions`.
+        truth: as `given.read_known`.
+        targets: as `assess`.
+        run_id: of a store, the run whose labels are assessed; None for each video's latest.
+
+    Raises:
+        UsageError: as `assess`, or a file does not read.
+        StoreError: a table does not read.
+    """
+    said = read_predictions(predictions, run_id)
+    known, notes = read_known(truth, said)
+    others = None if against is None else read_predictions(against)
+    return assess(said, known, against=others, targets=targets, notes=notes)
+
+
 def assess(
     predictions: Predictions,
     truth: Truth,
     *,
     against: Predictions | None = None,
-    targets: Sequence[str] = tuple(CLASSES),
+    targets: Sequence[str] = TARGETS,
     notes: Sequence[str] = (),
 ) -> Assessment:
     """Hold predictions against what is known, target by target.
@@ -104,7 +140,7 @@ def assess(
         truth: of some of the segments; they all count, predicted or not.
         against: of another system, compared on the same segments.
         targets: which; of several those are passed over, with a note, of which nothing is known or
-            nothing is said.
+            nothing is said; `label`, of any classes, is one where there is no other.
         notes: to stand before those found here.
 
     Raises:
@@ -122,11 +158,14 @@ def assess(
     mistakes: dict[str, tuple[Mistake, ...]] = {}
     absent = []
     for target in targets:
+        if target == LABEL and (abouts[0] or LABEL not in truth.labels):
+            continue
         reason = _absent(target, systems, truth)
         if reason is not None:
             absent.append(reason)
             continue
-        rows = [_rows(system, truth, target) for system in systems]
+        classes = _classes(target, systems, truth)
+        rows = [_rows(system, truth, target, classes) for system in systems]
         for about, mine, system in zip(abouts, rows, systems, strict=True):
             about[target] = mine.assessed()
             if about[target].unsure and about[target].bins:
@@ -138,9 +177,7 @@ def assess(
         if against is not None:
             video = np.unique(rows[0].videos, return_inverse=True)[1]
             said = [mine.said for mine in rows]
-            comparisons[target] = compare(
-                rows[0].truth, said[0], said[1], video, len(CLASSES[target])
-            )
+            comparisons[target] = compare(rows[0].truth, said[0], said[1], video, len(classes))
     if not abouts[0]:
         raise UsageError("; ".join(absent))
     return Assessment(
@@ -160,6 +197,7 @@ class _Rows:
     """What is said of the n segments whose class is known; -1 and null where nothing is."""
 
     target: str
+    classes: tuple[str, ...]
     truth: NDArray[np.int64]
     said: NDArray[np.int64]
     videos: NDArray[np.str_]
@@ -172,11 +210,15 @@ class _Rows:
             self.truth,
             self.said,
             self.videos,
-            CLASSES[self.target],
+            self.classes,
             confidence=confidence,
             lengths=lengths,
             unit=unit,
+            kinds={k: pc.fill_null(self.table[k], "-").to_pylist() for k in KINDS if self._has(k)},
         )
+
+    def _has(self, column: str) -> bool:
+        return self.table[column].null_count < self.table.num_rows
 
     def _lengths(self) -> tuple[NDArray[np.float64], str]:
         """In seconds; where no time is known in words."""
@@ -188,7 +230,7 @@ class _Rows:
         return np.array(words, np.float64), "words"
 
     def mistakes(self, rows: Sequence[int]) -> tuple[Mistake, ...]:
-        classes = CLASSES[self.target]
+        classes = self.classes
         picked = self.table.take(pa.array(rows, pa.int64())).to_pylist()
         return tuple(
             Mistake(
@@ -206,7 +248,16 @@ class _Rows:
         )
 
 
-def _rows(system: Predictions, truth: Truth, target: str) -> _Rows:
+def _classes(target: str, systems: Sequence[Predictions], truth: Truth) -> tuple[str, ...]:
+    if target in CLASSES:
+        return CLASSES[target]
+    said = (
+        labels.unique() for labels in (truth.labels[target], *(s.table[target] for s in systems))
+    )
+    return tuple(sorted({name for some in said for name in some.to_pylist()} - {None}))
+
+
+def _rows(system: Predictions, truth: Truth, target: str, classes: tuple[str, ...]) -> _Rows:
     known = pc.is_valid(truth.labels[target])
     ids = truth.ids.filter(known)
     at = pc.index_in(ids, system.table["segment_id"].combine_chunks())
@@ -215,8 +266,9 @@ def _rows(system: Predictions, truth: Truth, target: str) -> _Rows:
     table = table.set_column(table.column_names.index("segment_id"), "segment_id", ids)
     return _Rows(
         target,
-        index_of(truth.labels[target].filter(known), target),
-        index_of(table[target], target),
+        classes,
+        _index(truth.labels[target].filter(known), classes),
+        _index(table[target].combine_chunks(), classes),
         np.array(videos.to_pylist(), np.str_),
         table,
     )
@@ -224,7 +276,7 @@ def _rows(system: Predictions, truth: Truth, target: str) -> _Rows:
 
 def _absent(target: str, systems: Sequence[Predictions], truth: Truth) -> str | None:
     """Why a target cannot be assessed; None where it can."""
-    if truth.labels[target].null_count == len(truth.ids):
+    if target not in truth.labels or truth.labels[target].null_count == len(truth.ids):
         return f"{truth.name} says no segment's {target}"
     for system in systems:
         if target not in system.targets:
@@ -268,7 +320,14 @@ def _target_dict(about: TargetAssessment) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _index(labels: pa.Array, classes: Sequence[str]) -> NDArray[np.int64]:
+    """(n,) number of each label's class; -1 for null."""
+    return np.asarray(pc.fill_null(classes_in(labels, classes), -1).to_numpy(), np.int64)
 
 
 def _floats(values: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -95,14 +95,23 @@ def contents(assessment: Assessment, files: Sequence[str]) -> list[Section]:
     return sections
 
 
-def _overview(assessment: Assessment) -> Section:
-    rows = []
-    for name, abouts in (("predictions", assessment.targets), ("against", assessment.others)):
-        rows += [_summary(name, target, about) for target, about in abouts.items()]
+def headline(assessment: Assessment) -> Table:
+    """The figures that say most, a row for each system and target."""
     columns = (
-        "whose", "target", "n", "videos", "coverage", "accuracy", "weighted F1", "macro F1", "ECE",
-        "AURC",
+        "target", "coverage", "n", "videos", "accuracy", "weighted F1", "macro F1", "ECE", "AURC",
+        "whose",
     )  # fmt: skip
+    rows = []
+    for whose, abouts in (("predictions", assessment.targets), ("against", assessment.others)):
+        for target, about in abouts.items():
+            counts = (str(about.n), str(about.videos))
+            figures = (about.accuracy, about.weighted_f1, about.macro_f1, about.ece, about.aurc)
+            first = (target, shown(about.coverage.value), *counts)
+            rows.append((*first, *map(shown, figures), whose))
+    return Table(columns, tuple(rows))
+
+
+def _overview(assessment: Assessment) -> Section:
     names = [f"predictions: {assessment.predictions}", f"truth: {assessment.truth}"]
     if assessment.against is not None:
         names.append(f"against: {assessment.against}")
@@ -112,7 +121,7 @@ def _overview(assessment: Assessment) -> Section:
         f"How right {assessment.predictions} is",
         (
             Items(tuple(names)),
-            Table(columns, tuple(rows)),
+            headline(assessment),
             Words(
                 "Coverage is the share of all segments with a truth that got a label; one that "
                 "was predicted without a label, or not at all, is not covered. Every other figure "
@@ -122,12 +131,6 @@ def _overview(assessment: Assessment) -> Section:
             *((notes,) if notes.lines else ()),
         ),
     )
-
-
-def _summary(whose: str, target: str, about: TargetAssessment) -> tuple[str, ...]:
-    figures = (about.coverage, about.accuracy, about.weighted_f1, about.macro_f1)
-    counts = (str(about.n), str(about.videos))
-    return (whose, target, *counts, *map(shown, figures), shown(about.ece), shown(about.aurc))
 
 
 def _classes(target: str, about: TargetAssessment, files: Sequence[str]) -> tuple[Block, ...]:
@@ -215,6 +218,8 @@ def _failing(assessment: Assessment, target: str) -> tuple[Words | Table, ...]:
     ]
     if about.by_length:
         blocks += [Words("By length of the segment:"), _parts("length", about.by_length)]
+    for kind, parts in about.by_kind.items():
+        blocks += [Words(f"By {kind}:"), _parts(kind, parts)]
     if mistakes:
         columns = ("segment", "time", "text", "truth", "said", "confidence", "votes")
         blocks.append(Words("Wrong, the most confident first:"))

@@ -61,7 +61,7 @@ def accuracy_of(confusion: NDArray[np.number]) -> float:
 def mean_of_classes(
     confusion: NDArray[np.number], what: str = "f1", *, weighted: bool = False
 ) -> float:
-    """Mean of a figure of those decided over the classes, as in `Score`; NaN where none is.
+    """Mean of a figure of those decided over the classes; NaN where none is.
 
     Args:
         confusion: (K, K + 1) counts by truth and decision; the last column is not decided.

@@ -15,11 +15,11 @@ from vsa_core.assess import Assessment
 from vsa_core.assess.contents import Block, Items, Picture, Section, Table, Words, contents
 from vsa_core.assess.pictures import pictures
 from vsa_core.errors import UsageError
-from vsa_core.truths import CLASSES
+from vsa_core.truths import TARGETS
 
 _DRAWN = ("confusion", "reliability", "risk-coverage")
 _OURS = {"report.md", "report.html", "metrics.json"} | {
-    f"{target}-{name}.png" for target in CLASSES for name in _DRAWN
+    f"{target}-{name}.png" for target in TARGETS for name in _DRAWN
 }
 # Control characters say nothing on a page, direction overrides would reorder a line.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

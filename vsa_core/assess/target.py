@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,8 @@ class TargetAssessment:
         n: rows with a truth, decided or not.
         videos: how many videos they are of.
         coverage: share decided.
-        accuracy, macro_f1, weighted_f1: as in `evaluate.Score`.
+        accuracy, macro_f1, weighted_f1: macro F1 is the mean over the classes that occur in the
+            truth of all rows, decided or not: one on which it never decides counts 0.
         macro_precision, macro_recall, weighted_precision, weighted_recall: means as the F1's; None
             where nothing was decided.
         by_class: each class by itself.
@@ -90,6 +91,7 @@ class TargetAssessment:
         kept: accuracy at some coverages; empty without confidences.
         by_video: every video, the least accurate first, those without a decision last.
         by_length: quarters of the lengths; empty where no length is known.
+        by_kind: by kind (such as where the label comes from) the rows of each value.
         worst: rows (of the arrays given) that are wrong, the most confident first; 50 at most.
     """
 
@@ -114,6 +116,7 @@ class TargetAssessment:
     kept: tuple[Kept, ...]
     by_video: tuple[Part, ...]
     by_length: tuple[Part, ...]
+    by_kind: Mapping[str, tuple[Part, ...]]
     worst: tuple[int, ...]
 
 
@@ -126,6 +129,7 @@ def assess_arrays(
     confidence: NDArray[np.floating] | None = None,
     lengths: NDArray[np.floating] | None = None,
     unit: str = "s",
+    kinds: Mapping[str, Sequence[str]] | None = None,
     intervals: bool = True,
 ) -> TargetAssessment:
     """Every figure of n decisions.
@@ -140,6 +144,7 @@ def assess_arrays(
             of the probabilities, and without any has none.
         lengths: (n,) of the segments, NaN where not known.
         unit: of the lengths.
+        kinds: name → (n,) values to part the rows by.
         intervals: whether to draw videos for intervals; without it takes milliseconds.
 
     Raises:
@@ -156,8 +161,7 @@ def assess_arrays(
     if not len(at):
         raise UsageError("no row has a truth: there is nothing to assess")
     truth, decided = truth[at], decided[at]
-    names, video = np.unique(groups[at], return_inverse=True)
-    counts = confusion_by_video(truth, decided, video.astype(np.int64), len(classes))
+    names, counts = _by_value(truth, decided, groups[at], classes)
     total = counts.sum(axis=0)
 
     def figure(statistic: Callable[[NDArray[np.number]], float]) -> Figure:
@@ -174,7 +178,7 @@ def assess_arrays(
     curve = risk_coverage(sure, right=right) if judged.any() else None
     wrong = np.flatnonzero(made & ~right)
     worst = wrong[np.argsort(-np.nan_to_num(sure[wrong], nan=-1.0), kind="stable")]
-    parts = [_part(name, counts[g]) for g, name in enumerate(map(str, names))]
+    parts = list(map(_part, names, counts))
     return TargetAssessment(
         classes=tuple(map(str, classes)),
         n=len(truth),
@@ -197,6 +201,10 @@ def assess_arrays(
         kept=() if curve is None else tuple(_kept(curve, asked) for asked in COVERAGES),
         by_video=tuple(sorted(parts, key=_badness)),
         by_length=() if lengths is None else _by_length(truth, decided, lengths[at], unit, classes),
+        by_kind={
+            kind: tuple(map(_part, *_by_value(truth, decided, np.asarray(values)[at], classes)))
+            for kind, values in (kinds or {}).items()
+        },
         worst=tuple(map(int, at[worst[:_WORST]])),
     )
 
@@ -219,6 +227,18 @@ def _kept(curve: RiskCoverage, asked: float) -> Kept:
     at = enough[0]
     coverage, threshold, risk = (x[at] for x in (curve.coverage, curve.threshold, curve.risk))
     return Kept(asked, float(coverage), float(threshold), float(1 - risk))
+
+
+def _by_value(
+    truth: NDArray[np.integer],
+    decided: NDArray[np.integer],
+    values: NDArray[Any],
+    classes: Sequence[str],
+) -> tuple[list[str], NDArray[np.int64]]:
+    """The g values that occur, and the counts (g, K, K + 1) of their rows by truth and decision."""
+    names, of = np.unique(values, return_inverse=True)
+    counts = confusion_by_video(truth, decided, of.astype(np.int64), len(classes))
+    return list(map(str, names)), counts
 
 
 def _part(name: str, confusion: NDArray[np.integer]) -> Part:
@@ -248,8 +268,7 @@ def _by_length(
         return ()
     edges = np.quantile(lengths[told], [0.25, 0.5, 0.75])
     quarter = np.where(told, np.searchsorted(edges, lengths), 4)
-    present, of = np.unique(quarter, return_inverse=True)
-    counts = confusion_by_video(truth, decided, of.astype(np.int64), len(classes))
+    present, counts = _by_value(truth, decided, quarter, classes)
 
     def name(q: int) -> str:
         if q == 4:
@@ -257,4 +276,4 @@ def _by_length(
         low, high = (f"{x:.4g}" for x in (lengths[quarter == q].min(), lengths[quarter == q].max()))
         return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
 
-    return tuple(_part(name(int(q)), counts[i]) for i, q in enumerate(present))
+    return tuple(map(_part, map(name, map(int, present)), counts))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vsa_core.bring.files import ParquetPart, batches, column_at
+from vsa_core.bring.files import TablePart, batches, column_at, number_lists
 from vsa_core.errors import UsageError
 from vsa_core.fusion.spool import Spool, check_room
 from vsa_core.fusion.views import Embedding, Held
@@ -31,7 +31,7 @@ class Rows:
         used: (N,) bool, False where the status says that there is nothing.
     """
 
-    parts: tuple[ParquetPart, ...]
+    parts: tuple[TablePart, ...]
     segment: NDArray[np.int32]
     view: NDArray[np.int8]
     used: NDArray[np.bool_]
@@ -45,11 +45,13 @@ class Checked:
         embeddings: per view.
         embedded: (n, V) bool, where there is a finite one.
         broken: (n, V) bool, where there is one that is not finite.
+        marks: (N,) a number of each row's that is the same where embeddings are; 0 without one.
     """
 
     embeddings: tuple[Embedding, ...]
     embedded: NDArray[np.bool_]
     broken: NDArray[np.bool_]
+    marks: NDArray[np.float64]
 
 
 def read_embeddings(
@@ -72,6 +74,7 @@ def read_embeddings(
     """
     embedded = np.zeros((len(segments), len(names)), np.bool_)
     broken = np.zeros_like(embedded)
+    marks = np.zeros(len(rows.segment))
     widths = [0] * len(names)
     size = 4 * sum(part.values.get(COLUMN, 0) for part in rows.parts)
     if size > held_bytes:
@@ -80,8 +83,9 @@ def read_embeddings(
     spools: dict[int, Spool] = {}
     ranks: dict[int, NDArray[np.intp]] = {}
     for start, batch in batches(rows.parts, [COLUMN]):
-        column = batch.column(0)
-        lengths = list_lengths(column, column_at(rows.parts, start, COLUMN))
+        what = column_at(rows.parts, start, COLUMN)
+        column = number_lists(batch.column(0), what)
+        lengths = list_lengths(column, what)
         part = slice(start, start + batch.num_rows)
         given = rows.used[part] & (lengths > 0)
         for v in np.unique(rows.view[part][given]):
@@ -97,6 +101,9 @@ def read_embeddings(
                 )
             vectors = _vectors(column.take(pa.array(taken)), width)
             finite = np.isfinite(vectors).all(axis=1)
+            spread = np.random.default_rng(0).random(width)
+            # Row by row, so that it does not depend on the rows beside; that of zeros is not 0.
+            marks[start + taken[finite]] = 1 + (vectors[finite] * spread).sum(axis=1)
             embedded[at[finite], v] = True
             broken[at[~finite], v] = True
             if v not in ranks:
@@ -124,7 +131,7 @@ def read_embeddings(
         if len(finite_at) < len(vectors):
             vectors = vectors[ranks[v][finite_at]]
         kept.append(Held(finite_at, vectors))
-    return Checked(tuple(kept), embedded, broken)
+    return Checked(tuple(kept), embedded, broken, marks)
 
 
 def list_lengths(column: pa.Array, what: str) -> NDArray[np.intp]:

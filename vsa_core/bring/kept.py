@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from vsa_core import __version__
-from vsa_core.bring.labels import flush_folder, replacing
 from vsa_core.bring.predictions import TARGET
 from vsa_core.errors import StoreError, UsageError
 from vsa_core.fusion.card import hashes, read_files
 from vsa_core.fusion.memory import MEMORY_FILE, Memory, drifted, remember
 from vsa_core.fusion.strategies import Fused, Known, Model
 from vsa_core.fusion.views import Views
+from vsa_core.table_files import replacing
+from vsa_core.whole_files import flush
 
 CARD = "card.json"
 _FORMAT = 1
@@ -197,7 +198,7 @@ def keep(
             with replacing(tmp / name) as file:
                 file.write(data)
         tmp.rename(place)  # an empty folder gives way, one with files in it does not
-        flush_folder(place.parent)
+        flush(place.parent)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
     finally:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vsa_core import __version__
 from vsa_core.bring.predictions import CLASSES_TAG
 from vsa_core.config import Agree
-from vsa_core.errors import UsageError
 from vsa_core.fusion.decide import Decided, decide
 from vsa_core.fusion.strategies import Fused, Known
 from vsa_core.fusion.views import Views
 from vsa_core.labels import Origin
-from vsa_core.whole_files import whole_file
+from vsa_core.table_files import write_table_file
 
 MIN_VOTE = Agree().min_confidence
 _BATCH_ROWS = 65_536
@@ -81,7 +77,8 @@ def write_labels(
     names of the classes in it, after `confidence`.
 
     Args:
-        path: the Parquet file to write or replace.
+        path: the file to write or replace; its ending says the format (`table_files.FORMATS`), of
+            which only Parquet keeps the metadata.
         views: the n segments, with one target.
         fused: what fusing them came to.
         decided: their labels.
@@ -90,14 +87,15 @@ def write_labels(
         sets: (n, K) which classes are in each segment's set.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: its ending is none, or the file cannot be written.
     """
     [classes] = views.classes.values()
     names = pa.array(classes, pa.string())
     order = np.arange(len(views)) if order is None else order
     schema = _schema(views.names, classes, fused, settings or {}, sets is not None)
     videos = pa.array(views.videos, pa.string())
-    with replacing(Path(path)) as file, pq.ParquetWriter(file, schema, compression="zstd") as out:
+
+    def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(order), _BATCH_ROWS):
             rows = order[start : start + _BATCH_ROWS]
             columns = [
@@ -115,7 +113,9 @@ def write_labels(
                 pa.array(weights.astype(np.float32), from_pandas=True)
                 for weights in fused.opinion.attention[rows].T
             ]
-            out.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    write_table_file(Path(path), schema, batches())
 
 
 def column_names(modalities: Sequence[str]) -> tuple[str, ...]:
@@ -129,32 +129,6 @@ def column_names(modalities: Sequence[str]) -> tuple[str, ...]:
             name, number = f"{plain}_{number}", number + 1
         found.append(name)
     return tuple(found)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file that takes the place of `path`, flushed to the disk, if all goes well.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no plain file: give the name of one with -o")
-    try:
-        with whole_file(path) as file:
-            yield file
-        flush_folder(path.parent)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def flush_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _schema(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vsa_core.agree import has_vote
 from vsa_core.bring.embeddings import HELD_BYTES, Rows, list_lengths, read_embeddings
-from vsa_core.bring.files import ParquetPart, batches, column_at, parquet_parts, text_column
+from vsa_core.bring.files import (
+    TablePart,
+    batches,
+    column_at,
+    number_column,
+    number_lists,
+    table_parts,
+    text_column,
+)
 from vsa_core.errors import UsageError
 from vsa_core.fusion.views import Views
 from vsa_core.labels import MODALITIES, Status
+from vsa_core.truths import CLASSES
 
 TARGET = "label"
 CLASSES_TAG = b"vsa.classes"  # key of a JSON list in a Parquet file's metadata
@@ -24,6 +34,8 @@ _NEEDED = ("segment_id", "video_id", "modality", "probs")
 _MOST_VIEWS = 8
 _CLASSES = range(2, 21)
 _SUM_OFF = 1e-3
+# Such a share of rows that are all the same, and so many, is no accident where the others differ.
+_CONSTANT_SHARE, _CONSTANT_ROWS = 0.1, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +46,12 @@ class Predictions:
         views: sorted by segment_id, so that the same rows in another order are the same input;
             one target, `label`.
         order: (n,) rows of `views` in the order in which the segments come in the table.
+        warnings: what is odd and costs accuracy, one line each.
     """
 
     views: Views
     order: NDArray[np.intp]
+    warnings: tuple[str, ...] = ()
 
 
 def read_predictions(
@@ -45,45 +59,60 @@ def read_predictions(
     classes: Sequence[str] | None = None,
     *,
     unnamed: Sequence[str] | None = None,
+    drop_constant: bool = False,
     held_bytes: int = HELD_BYTES,
 ) -> Predictions:
     """Read a predictions table: a row per segment and modality, in any order.
 
     Its columns: `segment_id`, `video_id`, `modality` (2 to 8 of them), `status` (ok, absent or
-    error; may be missing), `probs` (a list of K floats, 2 to 20; null abstains), `embedding` (a
-    list of floats as long as the modality's others; null or missing: none). An embedding that is
-    not finite makes its modality absent on that segment.
+    error; may be missing), `probs` (a list of K floats, 2 to 20; null abstains) or instead of it a
+    column of each class, `embedding` (a list of floats as long as the modality's others; null or
+    missing: none). An embedding that is not finite makes its modality absent on that segment.
 
     Args:
-        where: a Parquet file, a folder of them, or a pattern with `*`.
+        where: as `files.table_parts`.
         classes: names of the K classes in the order of `probs`; None takes the list in the
             metadata `vsa.classes`, else `unnamed`, else "0", "1", …
         unnamed: names to take where nobody gives any and these are K; said in a note.
+        drop_constant: take rows for absent that repeat one constant, which is else a warning.
         held_bytes: embeddings up to this size are held in memory, larger ones in scratch files in
             `tempfile.gettempdir()`, nameless and gone with the process.
 
     Raises:
         UsageError: the table cannot be used; one line says where and why.
     """
-    parts = parquet_parts(where)
-    _check_columns(parts)
+    parts = table_parts(where)
+    columns = _check_columns(parts, classes or unnamed)
     segments, videos, names, segment, video, view = _read_ids(parts)
-    _check_ids(parts, segments, names, segment, video, view)
+    again, stood = _check_ids(parts, segments, names, segment, video, view)
     n = len(segments)
     first = np.empty(n, np.intp)
     first[segment[::-1]] = np.arange(len(segment))[::-1]
-    used, probs, notes = _read_probs(parts, segments, names, segment, view)
+    used, probs, voted, notes = _read_probs(parts, columns, segments, names, segment, view)
     rows = Rows(parts, segment, view, used)
     checked = read_embeddings(rows, segments, names, held_bytes)
+    marks = voted + 1j * checked.marks
+    if len(differing := again[marks[again] != marks[stood]]):
+        raise _twice(parts, segments, names, segment, view, differing.min())
+    if len(again):
+        notes.append(f"{len(again)} rows stand in the table twice, all the same: once will do")
+    constant, alike = _constants(rows, probs, marks, names)
+    if drop_constant and constant.any():
+        probs[segment[constant], view[constant]] = np.nan
+        checked = read_embeddings(replace(rows, used=used & ~constant), segments, names, held_bytes)
+        notes += [f"{line}: taken for absent" for line in alike]
+        alike = []
     probs[checked.broken] = np.nan
     for v, count in enumerate(checked.broken.sum(axis=0)):
         if count:
             notes.append(f"{names[v]}: {count} embeddings are not finite: absent there")
-    voting = np.isfinite(probs).all(axis=2)
+    voting = has_vote(probs)
     if not voting.any():
         raise UsageError(f"{where}: no row has probs that can be used: there is nothing to label")
     notes += [f"{names[v]} never votes" for v in np.flatnonzero(~voting.any(axis=0)).tolist()]
-    named, numbered = _class_names(parts, classes, probs.shape[2])
+    notes += _odd_votes(probs, voting, names)
+    given = classes if columns == ("probs",) else columns
+    named, numbered = _class_names(parts, given, probs.shape[2])
     if numbered and unnamed and len(unnamed) == probs.shape[2]:
         named = tuple(unnamed)
         notes.append(f"probs are taken to be of {', '.join(named)}, in this order")
@@ -103,25 +132,40 @@ def read_predictions(
         {TARGET: probs},
         tuple(notes),
     )
-    return Predictions(views, np.argsort(first, kind="stable"))
+    advice = "as if nothing was seen there; give null or status absent, or --drop-constant"
+    warnings = tuple(f"{line}, {advice}" for line in alike)
+    return Predictions(views, np.argsort(first, kind="stable"), warnings)
 
 
-def _check_columns(parts: Sequence[ParquetPart]) -> None:
+def _check_columns(parts: Sequence[TablePart], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The columns of the probabilities: `probs`, or one of each class."""
+    ours = next((known for known in CLASSES.values() if _all_have(parts, known)), ())
+    of_each = tuple(ours if classes is None else classes)
+    wide = of_each and _all_have(parts, of_each) and not _all_have(parts, ("probs",))
+    columns = of_each if wide else ("probs",)
+    needed = (*_NEEDED[:3], *columns)
     for part in parts:
-        found = part.schema.names
-        missing = [name for name in _NEEDED if name not in found]
+        missing = [name for name in needed if name not in part.names]
         if missing:
+            hint = ""
+            if missing[0] == "probs":
+                hint = " (or a column of each class: name them with --classes)"
             raise UsageError(
-                f"{part.path} lacks the column {missing[0]}: it needs {', '.join(_NEEDED)} and "
-                f"may have status and embedding; there are {', '.join(found)}"
+                f"{part.path} lacks the column {missing[0]}{hint}: it needs {', '.join(_NEEDED)} "
+                f"and may have status and embedding; there are {', '.join(part.names)}"
             )
-        for name in (*_NEEDED, "status", "embedding"):
-            if found.count(name) > 1:
+        for name in (*needed, "status", "embedding"):
+            if part.names.count(name) > 1:
                 raise UsageError(f"{part.path} has the column {name} twice: keep one")
+    return columns
+
+
+def _all_have(parts: Sequence[TablePart], columns: Sequence[str]) -> bool:
+    return all(set(columns) <= set(part.names) for part in parts)
 
 
 def _read_ids(
-    parts: Sequence[ParquetPart],
+    parts: Sequence[TablePart],
 ) -> tuple[
     pa.StringArray, list[str], list[str], NDArray[np.int32], NDArray[np.int32], NDArray[np.int8]
 ]:
@@ -165,25 +209,21 @@ def _coded(chunks: list[pa.Array]) -> tuple[pa.StringArray, NDArray[np.int32]]:
 
 
 def _check_ids(
-    parts: Sequence[ParquetPart],
+    parts: Sequence[TablePart],
     segments: pa.StringArray,
     names: Sequence[str],
     segment: NDArray[np.int32],
     video: NDArray[np.int32],
     view: NDArray[np.int8],
-) -> None:
-    n, count = len(segments), len(names)
-    key = segment.astype(np.int64) * count + view
-    seen = np.zeros(n * count, np.bool_)
-    seen[key] = True
-    if seen.sum() < len(key):
-        order = np.argsort(key, kind="stable")
-        again = order[1:][key[order][1:] == key[order][:-1]].min()
-        raise UsageError(
-            f"{column_at(parts, again, 'segment_id')}: {segments[int(segment[again])].as_py()!r} "
-            f"has two rows for {names[view[again]]}, the second is row "
-            f"{_row_in_part(parts, again)}: keep one row per segment and modality"
-        )
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows of a segment and modality that had one before, and that row for each."""
+    n = len(segments)
+    key = segment.astype(np.int64) * _MOST_VIEWS + view
+    order = np.argsort(key, kind="stable")
+    same = np.flatnonzero(key[order][1:] == key[order][:-1])
+    again, stood = order[1:][same], order[:-1][same]
+    if len(differing := again[video[again] != video[stood]]):
+        raise _twice(parts, segments, names, segment, view, differing.min())
     of = np.empty(n, np.int32)
     of[segment[::-1]] = video[::-1]
     elsewhere = np.flatnonzero(of[segment] != video)
@@ -193,29 +233,51 @@ def _check_ids(
             f"{segments[int(segment[elsewhere[0]])].as_py()!r} is in two videos, see row "
             f"{_row_in_part(parts, elsewhere[0])}: give every segment an id of its own"
         )
+    return again, stood
 
 
-def _row_in_part(parts: Sequence[ParquetPart], row: int) -> int:
-    return int(row) - max(part.start for part in parts if part.start <= row) + 1
-
-
-def _read_probs(
-    parts: Sequence[ParquetPart],
+def _twice(
+    parts: Sequence[TablePart],
     segments: pa.StringArray,
     names: Sequence[str],
     segment: NDArray[np.int32],
     view: NDArray[np.int8],
-) -> tuple[NDArray[np.bool_], NDArray[np.float32], list[str]]:
-    """Which rows are used, the probabilities (n, V, K), and what was odd."""
+    row: np.intp,
+) -> UsageError:
+    """What is wrong with a row that says something else of what had a row before."""
+    return UsageError(
+        f"{column_at(parts, int(row), 'segment_id')}: {segments[int(segment[row])].as_py()!r} has "
+        f"two rows for {names[view[row]]}, the second is row {_row_in_part(parts, int(row))}: keep "
+        "one row per segment and modality"
+    )
+
+
+def _row_in_part(parts: Sequence[TablePart], row: int) -> int:
+    return int(row) - max(part.start for part in parts if part.start <= row) + 1
+
+
+def _read_probs(
+    parts: Sequence[TablePart],
+    columns: Sequence[str],
+    segments: pa.StringArray,
+    names: Sequence[str],
+    segment: NDArray[np.int32],
+    view: NDArray[np.int8],
+) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float64], list[str]]:
+    """Which rows are used, the probabilities (n, V, K), marks of the rows, and what was odd.
+
+    Rows (N,) that say the same have the same mark; 0 says nothing.
+    """
     used = np.ones(len(segment), np.bool_)
+    marks = np.zeros(len(segment))
     unused = np.zeros(len(names), np.intp)
     probs: NDArray[np.float32] | None = None
-    for start, batch in batches(parts, ["probs", "status"]):
+    for start, batch in batches(parts, [*columns, "status"]):
         part = slice(start, start + batch.num_rows)
         if "status" in batch.schema.names:
             used[part] = _is_ok(batch.column("status"), column_at(parts, start, "status"))
-        what = column_at(parts, start, "probs")
-        column = batch.column("probs")
+        what = column_at(parts, start, columns[0])
+        column = _lists(batch, columns, what)
         lengths = list_lengths(column, what)
         given = np.flatnonzero(used[part] & (lengths > 0))
         np.add.at(unused, view[part][~used[part] & (lengths > 0)], 1)
@@ -242,26 +304,125 @@ def _read_probs(
             )
         flat = column.take(pa.array(given)).flatten().to_numpy(zero_copy_only=False)
         said = np.asarray(flat, np.float64).reshape(-1, k)
+        speaks = ~np.isnan(said).all(axis=1)
+        for v in np.unique(view[part][given]):
+            mine = np.flatnonzero(speaks & (view[part][given] == v))
+            wrong = _misfit(said[mine])
+            if wrong is not None:
+                first, why = wrong
+                raise UsageError(f"{what}: {of(given[mine[first]])} ({names[v]}) {why}")
         total = said.sum(axis=1)
-        silent = np.isnan(said).all(axis=1)
-        for wrong, why in (
-            (~np.isfinite(said).all(axis=1), "is not finite: use null where a model abstains"),
-            ((said < 0).any(axis=1), "has a negative probability: give shares from 0 to 1"),
-            (np.abs(total - 1) > _SUM_OFF, "sums to {:.4g}, not 1: divide by the sum"),
-        ):
-            bad = np.flatnonzero(wrong & ~silent)
-            if len(bad):
-                raise UsageError(f"{what}: {of(given[bad[0]])} {why.format(total[bad[0]])}")
         probs[segment[part][given], view[part][given]] = said / total[:, None]
+        weighed = (said * np.random.default_rng(0).random(k)).sum(axis=1)
+        marks[start + given] = np.nan_to_num(weighed)
     if probs is None:
         raise UsageError(
-            f"{column_at(parts, 0, 'probs')} is null wherever status is ok: there is no vote"
+            f"{column_at(parts, 0, columns[0])} is null wherever status is ok: there is no vote"
         )
     notes = [
         f"{names[v]}: probs of {unused[v]} rows are passed over: their status is not ok"
         for v in np.flatnonzero(unused).tolist()
     ]
-    return used, probs, notes
+    return used, probs, marks, notes
+
+
+def _lists(batch: pa.RecordBatch, columns: Sequence[str], what: str) -> pa.Array:
+    """The probabilities of each row as a list; null where there is none."""
+    if len(columns) == 1:
+        return number_lists(batch.column(columns[0]), what)
+    each = [number_column(batch.column(name), what) for name in columns]
+    flat = np.stack([column.to_numpy(zero_copy_only=False) for column in each], axis=1)
+    silent = pa.array(np.isnan(flat).all(axis=1))
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), len(columns), mask=silent)
+
+
+def _misfit(said: NDArray[np.float64]) -> tuple[int, str] | None:
+    """The first of a view's rows (r, K) that holds no probabilities, and what to do about it."""
+    finite = has_vote(said)
+    total = said.sum(axis=1)
+    bad = ~finite | (said < 0).any(axis=1) | ~(np.abs(total - 1) <= _SUM_OFF)
+    if not bad.any():
+        return None
+    zeros = (said == 0).all(axis=1)
+    first, numbers = int(bad.argmax()), finite & ~zeros
+    # One odd row is a slip; where most are, they are something else than probabilities.
+    if 2 * bad[numbers].sum() > numbers.sum() and (kind := _kind(said[numbers])):
+        return first, f"and others {kind}"
+    if zeros[first]:
+        return first, (
+            "is all zeros: where there is nothing to look at leave probs null, or let status say "
+            "absent"
+        )
+    if not finite[first]:
+        return first, "is not finite: use null where a model abstains"
+    if (said[first] < 0).any():
+        return first, "has a negative probability: give shares from 0 to 1"
+    return first, f"sums to {total[first]:.4g}, not 1: divide by the sum"
+
+
+def _kind(said: NDArray[np.float64]) -> str | None:
+    """What rows (r, K) seem to be that are no probabilities, and what makes some of them."""
+    total = said.sum(axis=1)
+    with np.errstate(over="ignore"):
+        if (said <= 0).all() and (np.abs(np.exp(said).sum(axis=1) - 1) < 0.01).all():
+            return "look like log-probabilities: give exp of each"
+    if (said >= 0).all() and (np.abs(total - 100) < 1).all():
+        return "sum to 100, percent it seems: divide by 100"
+    if (said >= 0).all() and (said == np.round(said)).all():
+        return "look like counts of votes: divide each row by its sum"
+    if (said >= 0).all() and (said <= 1).all():
+        if (np.abs(total - 1) < 0.05).all():
+            return None  # rounded
+        return (
+            "are from 0 to 1 but do not sum to 1, as each class's own yes or no: give "
+            "probabilities of which one class is true, such as a softmax of the logits"
+        )
+    return "look like logits: give the softmax of each row"
+
+
+def _constants(
+    rows: Rows, probs: NDArray[np.float32], marks: NDArray[np.complex128], names: Sequence[str]
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which rows (N,) repeat one constant, as a missing face may be written, and a line a view."""
+    constant, lines = np.zeros(len(marks), np.bool_), []
+    for v, name in enumerate(names):
+        at = np.flatnonzero(rows.used & (rows.view == v) & (marks != 0))
+        if not len(at):
+            continue
+        values, of, counts = np.unique(marks[at], return_inverse=True, return_counts=True)
+        top = int(counts.argmax())
+        alike, others = int(counts[top]), len(at) - int(counts[top])
+        enough = alike >= max(_CONSTANT_ROWS, _CONSTANT_SHARE * len(at))
+        # Of hard or coarse votes many are alike by their nature.
+        if not enough or 2 * (len(values) - 1) < others or not others:
+            continue
+        mine = at[of == top]
+        constant[mine] = True
+        said = probs[rows.segment[mine[0]], v]
+        shown = ", ".join(f"{x:.2g}" for x in said)
+        what = f"probs {shown}" if marks[mine[0]].real else "null probs"
+        what += " and one embedding" if marks[mine[0]].imag else ""
+        lines.append(
+            f"{name}: {alike} of {len(at)} rows ({alike / len(at):.0%}) are all the same ({what})"
+        )
+    return constant, lines
+
+
+def _odd_votes(
+    probs: NDArray[np.float32], voting: NDArray[np.bool_], names: Sequence[str]
+) -> list[str]:
+    """Notes on views that say nothing, or are too sure to be weighed."""
+    notes = []
+    for v, name in enumerate(names):
+        said = probs[voting[:, v], v]
+        if not len(said):
+            continue
+        even = int((np.ptp(said, axis=1) < 1e-6).sum())
+        if even:
+            notes.append(f"{name}: {even} rows find all classes alike: no vote there")
+        if len(said) > even and (said.max(axis=1) > 0.9999).all():
+            notes.append(f"{name}: probs are all 0 or 1: nothing tells how sure it is")
+    return notes
 
 
 def _is_ok(column: pa.Array, what: str) -> NDArray[np.bool_]:
@@ -275,14 +436,14 @@ def _is_ok(column: pa.Array, what: str) -> NDArray[np.bool_]:
 
 
 def _class_names(
-    parts: Sequence[ParquetPart], given: Sequence[str] | None, k: int
+    parts: Sequence[TablePart], given: Sequence[str] | None, k: int
 ) -> tuple[tuple[str, ...], bool]:
     """Names of the K classes, and whether nobody named them."""
     source = "--classes"
     names = list(given) if given is not None else None
     if names is None:
         for part in parts:
-            raw = (part.schema.metadata or {}).get(CLASSES_TAG)
+            raw = part.metadata.get(CLASSES_TAG)
             if raw is None:
                 continue
             source = f"{part.path}: metadata {CLASSES_TAG.decode()}"

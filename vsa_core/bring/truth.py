@@ -3,61 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 from numpy.typing import NDArray
 
-from vsa_core.bring.files import batches, column_at, parquet_parts, text_column
+from vsa_core.bring.files import columns_of, table_parts
 from vsa_core.errors import UsageError
+from vsa_core.evaluate import confusion_by_video
 from vsa_core.fusion.strategies import Known
 from vsa_core.fusion.views import Views
 from vsa_core.labels import SENTIMENTS
+from vsa_core.truths import CLASSES, classes_in
 
-_COLUMNS = ("segment_id", "label")
 INCLUSION = "inclusion"
+# What makes another order of the classes plain: so many segments, so much more accuracy.
+_ENOUGH, _FAR = 30, 0.25
 
 
-def read_known(where: str | Path, views: Views) -> tuple[Known, tuple[str, ...]]:
-    """Labels of some of the segments, and what was odd about the file, one line each.
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a file says of segments.
+
+    Attributes:
+        known: the labels of those among the views.
+        inclusion: (r,) how probable each was to be reviewed, in (0, 1]; None where it is not told.
+        elsewhere: (x,) labels of segments that are not among the views.
+        notes: what was odd, one line each.
+    """
+
+    known: Known
+    inclusion: NDArray[np.float64] | None
+    elsewhere: NDArray[np.intp]
+    notes: tuple[str, ...]
+
+
+def read_said(where: str | Path, views: Views) -> Said:
+    """Labels of some of the segments.
 
     Args:
-        where: Parquet or CSV (its name ends in .csv) with the columns `segment_id` and `label`; a
-            row without a label says nothing.
+        where: a table, as `table_parts`, with `segment_id` and `label` (or `sentiment` or `emotion`
+            where the classes are such), and `inclusion` as `vsa label --ask` writes it; a row
+            without a label says nothing.
         views: the segments; the labels are classes of their only target.
 
     Raises:
-        UsageError: it does not read, a label is no class, a segment has two labels, or no segment
-            is known.
-    """
-    known, _, notes = read_reviews(where, views)
-    return known, notes
-
-
-def read_reviews(
-    where: str | Path, views: Views
-) -> tuple[Known, NDArray[np.float64] | None, tuple[str, ...]]:
-    """The same with how probable each segment was to be reviewed, (r,) in (0, 1].
-
-    That is the column `inclusion`, as `vsa label --ask` writes it; None without it.
-
-    Raises:
-        UsageError: as `read_known`, or an inclusion is no number above 0 and up to 1.
+        UsageError: it does not read, a label is no class, a segment has two labels, no segment is
+            known, or an inclusion is no number above 0 and up to 1.
     """
     [(target, classes)] = views.classes.items()
-    ids, labels, inclusion = _columns(where)
-    said = pc.fill_null(pc.not_equal(labels, ""), False)
+    ids, labels, inclusion = _columns(where, classes)
+    said = pc.is_valid(labels)
     notes = []
     if unlabelled := said.false_count:
         notes.append(f"{where}: {unlabelled} rows have no label: they are passed over")
     ids, labels = ids.filter(said), labels.filter(said)
-    inclusion = inclusion.filter(said) if inclusion is not None else None
     if not len(ids):
         raise UsageError(f"{where}: no row has a label: write what each segment is")
-    label = pc.index_in(labels, pa.array(classes, pa.string()))
+    if ids.null_count:
+        raise UsageError(f"{where}: {ids.null_count} rows have no segment_id: give each one")
+    label = classes_in(labels, classes)
     if label.null_count:
         odd = pc.index(pc.is_null(label), True).as_py()
         raise UsageError(
@@ -75,14 +83,14 @@ def read_reviews(
             )
         notes.append(
             f"{where}: {strange} of {len(known)} segments are not among the predictions, "
-            f"{first!r} for one: they are passed over"
+            f"{first!r} for one"
         )
     rows = row.filter(known).to_numpy().astype(np.intp)
     of = label.filter(known).to_numpy().astype(np.intp)
     found, first = _once(where, views, classes, target, rows, of)
     chance = None
     if inclusion is not None:
-        chance = inclusion.filter(known).to_numpy(zero_copy_only=False).astype(np.float64)[first]
+        chance = inclusion.filter(said).filter(known).to_numpy(zero_copy_only=False)[first]
         # Also false for NaN, which is what a row without one comes to.
         bad = np.flatnonzero(~((chance > 0) & (chance <= 1)))
         if len(bad):
@@ -91,7 +99,37 @@ def read_reviews(
                 f"{where}: {INCLUSION} of segment {segment!r} is no number above 0 and up to 1: "
                 "leave the column as `--ask` wrote it, or take it out"
             )
-    return found, chance, tuple(notes)
+    elsewhere = label.filter(pc.invert(known)).to_numpy().astype(np.intp)
+    return Said(found, chance, elsewhere, tuple(notes))
+
+
+def other_order(
+    truth: NDArray[np.integer], said: NDArray[np.integer], classes: Sequence[str]
+) -> str | None:
+    """What another order of a model's classes would come to, if that were far better.
+
+    Args:
+        truth: (n,) index of the class; -1 where it is not known.
+        said: (n,) index of the class the model says; -1 for none.
+        classes: K names.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    both = (truth >= 0) & (said >= 0)
+    counts = confusion_by_video(
+        truth[both], said[both], np.zeros(int(both.sum()), np.int64), len(classes)
+    ).sum(axis=0)[:, :-1]
+    true, taken = linear_sum_assignment(counts, maximize=True)
+    total = max(int(counts.sum()), 1)
+    right, best = np.trace(counts) / total, counts[true, taken].sum() / total
+    # Far more than a choice among few orders gains by chance.
+    if total < _ENOUGH or best < 0.5 or best - right < _FAR:
+        return None
+    order = ", ".join(classes[true[np.flatnonzero(taken == c)[0]]] for c in range(len(classes)))
+    return (
+        f"is right in {right:.0%}, and in {best:.0%} if its probs are in the order {order}: check "
+        "the order of its classes"
+    )
 
 
 def _once(
@@ -116,65 +154,21 @@ def _once(
     return Known(target, kept, labels[first]), first
 
 
-def _columns(where: str | Path) -> tuple[pa.Array, pa.Array, pa.Array | None]:
+def _columns(
+    where: str | Path, classes: Sequence[str]
+) -> tuple[pa.Array, pa.Array, pa.Array | None]:
     """Ids and labels as words, and inclusions where the file has them."""
-    if Path(where).suffix.lower() == ".csv":
-        return _csv_columns(Path(where))
-    parts = parquet_parts(where)
-    for part in parts:
-        _check_columns(part.path, part.schema.names)
-    found: tuple[list[pa.Array], ...] = ([], [])
-    for start, batch in batches(parts, _COLUMNS):
-        for name, held in zip(_COLUMNS, found, strict=True):
-            held.append(text_column(batch.column(name), column_at(parts, start, name)))
-    ids, labels = (pa.concat_arrays(held) for held in found)
-    if any(part.schema.names.count(INCLUSION) != 1 for part in parts):
-        return ids, labels, None
-    chances = [batch.column(INCLUSION) for _, batch in batches(parts, [INCLUSION])]
-    return ids, labels, _numbers(where, pa.chunked_array(chances).combine_chunks())
-
-
-def _csv_columns(path: Path) -> tuple[pa.Array, pa.Array, pa.Array | None]:
-    columns = (*_COLUMNS, INCLUSION)
-    words = pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
-    try:
-        with path.open("rb") as file:
-            table = pa.csv.read_csv(file, convert_options=words)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except pa.ArrowException as error:
-        raise UsageError(f"{path} is no CSV that can be read: {error}") from error
-    _check_columns(path, table.column_names)
-    if not table.num_rows:
-        raise UsageError(f"{path} has no rows: write segment_id,label in each")
-    ids, labels = (table.column(name).combine_chunks() for name in _COLUMNS)
-    if table.column_names.count(INCLUSION) != 1:
-        return ids, labels, None
-    chances = table.column(INCLUSION).combine_chunks()
-    return ids, labels, _numbers(path, chances)
-
-
-def _numbers(where: str | Path, column: pa.Array) -> pa.Array:
-    """The column as numbers; null where it is empty."""
-    try:
-        if pa.types.is_string(column.type):
-            column = pc.if_else(pc.equal(column, ""), None, column)
-        return pc.cast(column, pa.float64())
-    except pa.ArrowException as error:
+    found = columns_of(where, ("segment_id", "label", *CLASSES), (INCLUSION,))
+    # Where the classes are our sentiments or emotions, a truth of `vsa evaluate` will do.
+    ours = next((target for target, known in CLASSES.items() if set(classes) <= set(known)), "")
+    label = found.get("label", found.get(ours))
+    if "segment_id" not in found or label is None:
+        there = dict.fromkeys(name for part in table_parts(where) for name in part.names)
         raise UsageError(
-            f"{where}: {INCLUSION} holds what is no number ({error}): leave the column as "
-            "`--ask` wrote it, or take it out"
-        ) from error
-
-
-def _check_columns(path: Path, found: Sequence[str]) -> None:
-    for name in _COLUMNS:
-        if found.count(name) != 1:
-            lacks = "has two columns" if name in found else "lacks the column"
-            raise UsageError(
-                f"{path} {lacks} {name}: it needs {' and '.join(_COLUMNS)}; there are "
-                f"{', '.join(found)}"
-            )
+            f"{where} lacks the column {'label' if 'segment_id' in found else 'segment_id'}: it "
+            f"needs segment_id and label; there are {', '.join(there)}"
+        )
+    return found["segment_id"], label, found.get(INCLUSION)
 
 
 def _hint(labels: pa.Array, classes: Sequence[str]) -> str:

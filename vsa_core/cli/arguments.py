@@ -38,7 +38,7 @@ VERBS = (
     "experiment",
 )
 EXPERIMENTS = ("tf-mvsa", "digits", "mosi", "crema-d")
-QUERY_FORMATS = ("table", "csv", "json", "parquet")
+QUERY_FORMATS = ("table", "csv", "tsv", "json", "jsonl", "parquet")
 
 
 def parser() -> Parser:
@@ -125,17 +125,23 @@ def _label(verbs: Any) -> None:
         verbs,
         "label",
         "label segments from predictions of your own",
-        "Fuse what any models say of any segments: a Parquet table with segment_id, video_id, "
-        "modality, status, probs and embedding goes in, a label per segment comes out.",
+        "Fuse what any models say of any segments: a table with segment_id, video_id, modality, "
+        "status, probs and embedding goes in, a label per segment comes out.",
         "vsa label predictions.parquet -o labels.parquet --classes negative,neutral,positive",
     )
     label.add_argument(
         "predictions",
         metavar="PREDICTIONS",
-        help="a Parquet file, a folder of them, or a pattern in quotes",
+        help="a file (Parquet, CSV, TSV, JSON or JSON Lines), a folder of Parquet files, or a "
+        "pattern in quotes",
     )
     label.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="the Parquet file to write"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the file to write: .parquet, .csv, .tsv, .json or .jsonl",
     )
     label.add_argument(
         "--strategy",
@@ -149,7 +155,7 @@ def _label(verbs: Any) -> None:
         "--truth",
         type=Path,
         metavar="FILE",
-        help="segment_id and label (Parquet or CSV): score every strategy; changes no label",
+        help="segment_id and label (any table): score every strategy; changes no label",
     )
     label.add_argument(
         "--reviews",
@@ -168,7 +174,7 @@ def _label(verbs: Any) -> None:
         "--ask-file",
         type=Path,
         metavar="FILE",
-        help="the CSV file to list them in (default: ask.csv beside the labels)",
+        help="the file to list them in, as -o (default: ask.csv beside the labels)",
     )
     label.add_argument(
         "--conformal",
@@ -196,6 +202,12 @@ def _label(verbs: Any) -> None:
         default=0.0,
         metavar="P",
         help="give no label that is less probable than this (default: 0)",
+    )
+    label.add_argument(
+        "--drop-constant",
+        action="store_true",
+        help="take a modality for absent where its rows repeat one constant, as a missing face may "
+        "have been written",
     )
     label.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="of what is random (default: 0)"
@@ -231,7 +243,11 @@ def _query(verbs: Any) -> None:
         "--format", choices=QUERY_FORMATS, help="default: what FILE's ending says, else table"
     )
     query.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write there instead of the screen"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write there instead of the screen: .csv, .tsv, .json, .jsonl or .parquet",
     )
 
 

@@ -15,21 +15,17 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Assess the predictions, write the report where one is asked for, and print the figures."""
-    from vsa_core.assess import assess
-    from vsa_core.assess.given import read_known, read_predictions
+    from vsa_core.assess import assess_files
     from vsa_core.assess.report import check_place, write_report
-    from vsa_core.truths import CLASSES
+    from vsa_core.truths import TARGETS
 
     if args.report is not None:
         check_place(args.report)
-    predictions = read_predictions(args.predictions)
-    truth, notes = read_known(args.truth, predictions)
-    assessment = assess(
-        predictions,
-        truth,
-        against=None if args.against is None else read_predictions(args.against),
-        targets=tuple(CLASSES) if args.target == "both" else (args.target,),
-        notes=notes,
+    assessment = assess_files(
+        args.predictions,
+        args.truth,
+        against=args.against,
+        targets=TARGETS if args.target == "both" else (args.target,),
     )
     if args.report is not None:
         write_report(assessment, args.report)
@@ -43,17 +39,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(assessment: Assessment, out: TextIO) -> None:
-    from vsa_core.assess.contents import shown, tested
+    from vsa_core.assess.contents import headline, shown, tested
 
-    columns = ["target", "coverage", "n", "accuracy", "weighted F1", "macro F1", "ECE", "AURC"]
-    both = assessment.against is not None
-    rows = []
-    for whose, abouts in (("predictions", assessment.targets), ("against", assessment.others)):
-        for target, about in abouts.items():
-            figures = (about.coverage.value, about.accuracy, about.weighted_f1, about.macro_f1)
-            first, *rest = map(shown, (*figures, about.ece, about.aurc))
-            rows.append([target, first, about.n, *rest, *([whose] if both else [])])
-    write_table(out, [*columns, *(["whose"] if both else [])], rows)
+    table = headline(assessment)
+    # Nobody asks whose they are where there is one.
+    last = len(table.columns) - (assessment.against is None)
+    write_table(out, table.columns[:last], [row[:last] for row in table.rows])
     out.write("\nIn brackets 95 % over whole videos; all but coverage is of the covered ones.\n")
     for target, comparison in assessment.comparisons.items():
         every = comparison.all

@@ -16,11 +16,9 @@ from vsa_core.cli.screen import write_json, write_table
 from vsa_core.errors import UsageError, VsaError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from vsa_core.bring.kept import Kept
     from vsa_core.bring.predictions import Predictions
+    from vsa_core.bring.truth import Said
     from vsa_core.evaluate import Part, Split
     from vsa_core.fusion.decide import Decided
     from vsa_core.fusion.judging import Judged
@@ -68,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from vsa_core.fusion.strategies import fuse
 
     given = _read(args)
-    views, kept, reviews = given.predictions.views, given.kept, given.reviews
+    views, kept = given.predictions.views, given.kept
+    reviews = given.reviews.known if given.reviews else None
     notes, strategy = given.notes, given.strategy
     settings = Fusion(seed=args.seed)
     progress = _Progress(sys.stderr)
@@ -101,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             reviews,
             # A kept model has learned from none of the reviews.
             lambda known: fused if kept else fused_by(strategy, known, "judging by reviews"),
-            inclusion=given.inclusion,
+            inclusion=given.reviews.inclusion if given.reviews else None,
             seed=args.seed,
         )
         fused = judged.fused
@@ -130,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
     )
     asked = _ask(args, views, labels_of(views, fused, known=reviews)) if args.ask else None
     scores = _all_scores(given, decided, fused_by, args.min_confidence)
-    warnings = [*fused.report.get("warnings", ()), *knowing["warnings"]]
+    of_table = given.predictions.warnings
+    warnings = [*of_table, *fused.report.get("warnings", ()), *knowing["warnings"]]
     if args.save_model:
         from vsa_core.bring.kept import keep
 
@@ -190,16 +190,15 @@ class _Given:
     strategy: str
     kept: Kept | None
     predictions: Predictions
-    reviews: Known | None
-    inclusion: NDArray[np.floating] | None
-    truth: Known | None
+    reviews: Said | None
+    truth: Said | None
     notes: list[str]
 
 
 def _read(args: argparse.Namespace) -> _Given:
     """Read and check everything before any work is done."""
     from vsa_core.bring.predictions import read_predictions
-    from vsa_core.bring.truth import read_known, read_reviews
+    from vsa_core.bring.truth import read_said
     from vsa_core.fusion.strategies import DEFAULT, STRATEGIES
 
     strategy = args.strategy or DEFAULT
@@ -210,22 +209,30 @@ def _read(args: argparse.Namespace) -> _Given:
     if kept is not None:
         strategy = kept.model.strategy
     predictions = read_predictions(
-        args.predictions, args.classes, unnamed=kept.classes if kept else None
+        args.predictions,
+        args.classes,
+        unnamed=kept.classes if kept else None,
+        drop_constant=args.drop_constant,
     )
     views = predictions.views
     if kept is not None:
         kept.check(views)
     notes = list(views.notes)
-    reviews = truth = inclusion = None
+    reviews = truth = None
     if args.reviews:
-        reviews, inclusion, odd = read_reviews(args.reviews, views)
-        notes.extend(odd)
+        reviews = read_said(args.reviews, views)
+        notes.extend(reviews.notes)
         if kept is not None:
-            kept.check_reviews(views, reviews, args.reviews)
+            kept.check_reviews(views, reviews.known, args.reviews)
     if args.truth:
-        truth, odd = read_known(args.truth, views)
-        notes.extend(odd)
-    return _Given(strategy, kept, predictions, reviews, inclusion, truth, notes)
+        truth = read_said(args.truth, views)
+        notes.extend(truth.notes)
+        if len(truth.elsewhere):
+            notes.append(
+                f"{len(truth.elsewhere)} segments of the truth are not among the predictions: they "
+                "count as not covered"
+            )
+    return _Given(strategy, kept, predictions, reviews, truth, notes)
 
 
 def _all_scores(
@@ -249,15 +256,15 @@ def _all_scores(
     if given.reviews is not None:
         given.notes.append("reviewed segments are left out of the scores")
     in_order = {name: labelled[name] for name in STRATEGIES if name in labelled}
-    return _scores(given.predictions, in_order, given.truth, given.reviews)
+    return _scores(given, given.truth, in_order)
 
 
 def _check_output(args: argparse.Namespace) -> None:
     """Before hours of work: whether its outcome can be kept."""
+    from vsa_core.table_files import check_table_file
+
     output: Path = args.output
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        what = "is a folder" if output.is_dir() else "would be in a folder that is not there"
-        raise UsageError(f"{output} {what}: give the name of a Parquet file with -o")
+    check_table_file(output)
     if args.conformal and not args.reviews:
         raise UsageError("--conformal needs --reviews: list segments for them with --ask 100")
     if args.ask_file and not args.ask:
@@ -265,8 +272,7 @@ def _check_output(args: argparse.Namespace) -> None:
     written = {output: "-o"}
     if args.ask:
         ask = _ask_file(args)
-        if not ask.absolute().parent.is_dir():
-            raise UsageError(f"{ask} would be in a folder that is not there: see --ask-file")
+        check_table_file(ask, "--ask-file")
         if ask.absolute() == output.absolute():
             raise UsageError(f"{ask} is where the labels go: give another name with --ask-file")
         written[ask] = "--ask-file"
@@ -321,7 +327,7 @@ def _ask(args: argparse.Namespace, views: Views, decided: Decided) -> dict[str, 
     agree = decided.agreement == Agreement.AGREE.value
     chosen = choose_for_review(decided.confidence, args.ask, agree=agree, seed=args.seed)
     path = _ask_file(args)
-    write_questions(path, views, chosen)
+    write_questions(path, views, chosen, args.predictions)
     return {"file": str(path), "segments": len(chosen.rows)}
 
 
@@ -347,38 +353,42 @@ def _counts(decided: Decided, classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _scores(
-    predictions: Predictions,
-    labelled: Mapping[str, Decided],
-    truth: Known,
-    reviews: Known | None,
-) -> dict[str, Split]:
+def _scores(given: _Given, truth: Said, labelled: Mapping[str, Decided]) -> dict[str, Split]:
     """Every strategy and every modality alone against the truth of segments nobody reviewed.
 
     Whether views agree is asked of their likeliest classes here, however sure they are: the
-    segments on which a view is unsure are the ones that fusion is for.
+    segments on which a view is unsure are the ones that fusion is for. A segment of the truth that
+    is not among the predictions is one that nobody decided.
     """
     import numpy as np
 
     from vsa_core.agree import agreement, has_unique_top
+    from vsa_core.bring.truth import other_order
     from vsa_core.evaluate import split_scores
     from vsa_core.labels import Agreement
 
-    views = predictions.views
+    views = given.predictions.views
+    target, more = truth.known.target, len(truth.elsewhere)
     known = np.full(len(views), -1)
-    known[truth.rows] = truth.labels
-    if reviews is not None:
-        known[reviews.rows] = -1
-    states = agreement(views.probs[truth.target], 0.0).states
+    known[truth.known.rows] = truth.known.labels
+    if given.reviews is not None:
+        known[given.reviews.known.rows] = -1
+    known = np.append(known, truth.elsewhere)
+    states = np.append(agreement(views.probs[target], 0.0).states, [Agreement.ABSENT.value] * more)
     parts = (states == Agreement.AGREE.value, states == Agreement.DISAGREE.value)
-    scores = {}
+    said = {}
     for v, name in enumerate(views.names):
-        probs = views.probs[truth.target][:, v]
+        probs = views.probs[target][:, v]
         top = np.where(has_unique_top(probs), np.nan_to_num(probs).argmax(axis=1), -1)
-        scores[f"{name} alone"] = split_scores(known, top, *parts)
-    for name, decided in labelled.items():
-        scores[name] = split_scores(known, decided.label, *parts)
-    return scores
+        said[f"{name} alone"] = top
+        order = other_order(known[: len(views)], top, views.classes[target])
+        if order is not None:
+            given.notes.append(f"{name} alone {order}")
+    said |= {name: decided.label for name, decided in labelled.items()}
+    return {
+        name: split_scores(known, np.append(label, np.full(more, -1)), *parts)
+        for name, label in said.items()
+    }
 
 
 def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) -> None:

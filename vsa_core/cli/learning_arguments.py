@@ -52,7 +52,8 @@ def _meld(verbs: Any) -> None:
         "--truth",
         type=Path,
         metavar="FILE",
-        help="also write what people say of each segment, as CSV for `vsa evaluate`",
+        help="also write what people say of each segment, for `vsa evaluate`: .csv, .tsv, .json, "
+        ".jsonl or .parquet",
     )
     add_store(prepare)
     add_config(prepare)
@@ -162,14 +163,16 @@ def _evaluate(verbs: Any) -> None:
     evaluate.add_argument(
         "predictions",
         metavar="PREDICTIONS",
-        help="CSV or Parquet with segment_id and sentiment or emotion (empty abstains), and if "
-        "known confidence, emotion_confidence, video_id, start_ms, end_ms, text and face_vote, "
-        "text_vote, audio_vote; or a store: a folder or s3://bucket/prefix",
+        help="a table (CSV, TSV, JSON, JSON Lines, Parquet) with segment_id and sentiment or "
+        "emotion, or label (empty abstains), and if known confidence, emotion_confidence, "
+        "video_id, start_ms, end_ms, text and face_vote, text_vote, audio_vote; or a store: a "
+        "folder or s3://bucket/prefix",
     )
     evaluate.add_argument(
         "truth",
         metavar="TRUTH",
-        help="CSV or Parquet with segment_id and sentiment or emotion; or a store, for its reviews",
+        help="a table with segment_id (or video, start_ms and end_ms) and sentiment or emotion, or "
+        "label; or a store, for its reviews",
     )
     evaluate.add_argument(
         "--against",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,15 +49,16 @@ def _make_place(truth: Path) -> None:
     """Make the folder that the truth's file goes into, if it is not there.
 
     Raises:
-        UsageError: it cannot be made, or the file would be one that is a folder already.
+        UsageError: it cannot be made, or the file's ending says no format.
     """
+    from vsa_core.table_files import check_table_file
+
     try:
-        if truth.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(truth))
         truth.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"{truth} cannot be written: {reason}: choose another") from error
+    check_table_file(truth, "--truth")
 
 
 def _show(

@@ -1,22 +1,14 @@
-"""`vsa query`: questions in SQL, answered as a table, CSV, JSON or Parquet."""
+"""`vsa query`: questions in SQL, answered on the screen or in a file."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
-import json
-import math
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import date, datetime, time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.cli import OK, opened_store
-from vsa_core.cli.arguments import QUERY_FORMATS
 from vsa_core.cli.screen import write_table
 from vsa_core.errors import UsageError
 
@@ -34,9 +26,13 @@ def run(args: argparse.Namespace) -> int:
         return OK
     if not args.sql:
         raise UsageError("what is asked? Give a SELECT, or @NAME of one in `vsa query --list`")
-    ending = args.output.suffix.removeprefix(".").lower() if args.output else ""
-    wanted = args.format or (ending if ending in QUERY_FORMATS else "table")
-    if wanted == "parquet" and not args.output:
+    from vsa_core.table_files import check_table_file, write_rows, write_table_file
+
+    if args.output:
+        if args.format == "table":
+            raise UsageError("a table is for the screen: leave out --format, or -o")
+        check_table_file(args.output, format=args.format)
+    elif args.format == "parquet":
         raise UsageError("Parquet is not for a screen: say where with -o FILE.parquet")
 
     from vsa_core.query import ask
@@ -44,14 +40,12 @@ def run(args: argparse.Namespace) -> int:
     sql, params = _asked(args.sql, args.param)
     answer = ask(opened_store(args.store), sql, params)
     if args.output:
-        with _replacing(args.output) as file:
-            if wanted == "parquet":
-                _write_parquet(answer, file)
-            else:
-                with open(file.fileno(), "w", encoding="utf-8", newline="", closefd=False) as text:
-                    _WRITERS[wanted](answer, text)
+        rows = answer.rows()
+        write_table_file(args.output, answer.schema, answer.batches, format=args.format, rows=rows)
+    elif args.format in (None, "table"):
+        _write_table(answer, sys.stdout)
     else:
-        _WRITERS[wanted](answer, sys.stdout)
+        write_rows(sys.stdout, answer.schema.names, answer.rows(), args.format)
     return OK
 
 
@@ -81,24 +75,6 @@ def _asked(sql: str, given: list[str]) -> tuple[str, dict[str, str | None]]:
     return query.sql, {**query.defaults, **params}
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file that takes the place of `path` when the block ends well."""
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no plain file: give the name of one with -o")
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with tmp.open("xb") as file:
-            yield file
-        tmp.replace(path)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        tmp.unlink(missing_ok=True)
-
-
 def _write_table(answer: Answer, out: TextIO) -> None:
     rows: Iterator[list[Any]] = (list(row.values()) for row in answer.rows())
     if not out.isatty():
@@ -107,64 +83,3 @@ def _write_table(answer: Answer, out: TextIO) -> None:
     write_table(out, answer.schema.names, itertools.islice(rows, _SCREEN_ROWS))
     if next(rows, None) is not None:
         sys.stderr.write(f"vsa: only {_SCREEN_ROWS} rows are shown: -o FILE.csv gets all\n")
-
-
-def _write_csv(answer: Answer, out: TextIO) -> None:
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(answer.schema.names)
-    for row in answer.rows():
-        writer.writerow(_csv_value(value) for value in row.values())
-
-
-def _write_json(answer: Answer, out: TextIO) -> None:
-    """One array, a row on each line."""
-    separator = "[\n"
-    for row in answer.rows():
-        out.write(separator + _json(row))
-        separator = ",\n"
-    out.write("[]\n" if separator == "[\n" else "\n]\n")
-
-
-def _write_parquet(answer: Answer, out: BinaryIO) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetWriter(out, answer.schema, compression="zstd") as writer:
-            for batch in answer.batches:
-                writer.write_batch(batch)
-    except pa.ArrowNotImplementedError as error:
-        raise UsageError(f"Parquet cannot hold this: {error}; cast the column in SQL") from error
-
-
-_WRITERS = {"table": _write_table, "csv": _write_csv, "json": _write_json}
-
-
-def _csv_value(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple, dict)):
-        return _json(value)
-    plain = _plain(value)
-    return value if plain is None else plain
-
-
-def _json(value: Any) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: ISO times, null for what is no number, hexadecimal bytes."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value)

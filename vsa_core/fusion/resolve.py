@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vsa_core import config
+from vsa_core.agree import has_unique_top
 from vsa_core.config import Settings
 from vsa_core.errors import StoreError
 from vsa_core.fusion import FusionModel
@@ -45,10 +46,9 @@ from vsa_core.schemas import (
 from vsa_core.store import Store, TableRef
 
 # Raised whenever the same inputs and settings would give another table.
-_VERSION = 4
-# Keeps an emotion no view thought of possible where the sentiment excludes all the others.
+_VERSION = 5
+# Keeps the emotions' probabilities defined where the sentiment excludes all that views thought of.
 _LEAST_EMOTION = 1e-6
-_TIE_DECIMALS = 5
 _FROM_SEGMENTS = ("video_id", "segment_id", "start_ms", "end_ms", "text", "text_source", "language")
 _FROM_VIDEOS = ("video_id", "channel_id", "title", "published_at")
 
@@ -66,8 +66,8 @@ def resolve(
 
     The model decides on every segment somebody votes on, agreeing ones too; `decide` says when
     its label is a consensus, a single vote or its own, and when there is none. Emotions suit the
-    sentiment: `P(e) ∝ p(e) · Σ_s P(s) · P(s|e)`, and the label is the likeliest that the
-    sentiment allows.
+    sentiment: `P(e) ∝ p(e) · Σ_s P(s) · P(s|e)`, and the label is the likeliest, if it suits the
+    sentiment that was decided and is probable enough.
 
     Args:
         store: holds videos, segments, predictions and embeddings.
@@ -77,7 +77,8 @@ def resolve(
             need not be those the model was trained on.
         backends: modality → backend id.
         model: what `train_fusion` returned.
-        settings: `agree` and `fusion.min_label_confidence` count, and the fingerprint of all.
+        settings: `agree` and the floors `fusion.min_label_confidence` and
+            `fusion.min_emotion_confidence` count, and the fingerprint of all.
 
     Raises:
         StoreError: a table or the model does not read or does not fit, the disk is full.
@@ -131,13 +132,16 @@ def _decisions(views: Views, opinion: Opinion, settings: Settings) -> dict[str, 
         settings.fusion.min_label_confidence,
     )
     decided = said.label >= 0
-    felt, emotion = _emotions(views, opinion, said.label, said.agreement)
+    felt, emotion = _emotions(
+        views, opinion, said.label, said.agreement, settings.fusion.min_emotion_confidence
+    )
     columns = {
         "sentiment": _named(SENTIMENTS, said.label),
         "emotion": _named(EMOTIONS, felt),
         "sentiment_probs": _lists(said.probs, SENTIMENT_PROBS, decided),
-        "emotion_probs": _lists(emotion, EMOTION_PROBS, felt >= 0),
+        "emotion_probs": _lists(emotion, EMOTION_PROBS, np.isfinite(emotion).all(axis=1)),
         "confidence": pa.array(said.confidence, mask=~decided),
+        "emotion_confidence": pa.array(emotion.max(axis=1), mask=felt < 0),
         "origin": pa.array(said.origin.tolist(), pa.string()),
         "agreement": pa.array(said.agreement.tolist(), pa.string()),
     }
@@ -160,22 +164,31 @@ def _decisions(views: Views, opinion: Opinion, settings: Settings) -> dict[str, 
 
 
 def _emotions(
-    views: Views, opinion: Opinion, label: NDArray[np.intp], agreement: NDArray[np.str_]
+    views: Views,
+    opinion: Opinion,
+    label: NDArray[np.intp],
+    agreement: NDArray[np.str_],
+    floor: float,
 ) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
-    """Index (n,) of the emotion, −1 for none, and its probabilities (n, 7).
+    """Index (n,) of the emotion, −1 for none, and its probabilities (n, 7), NaN where not known.
 
-    Where somebody votes on the sentiment and something is known of the emotion there is one; it
-    is one that the sentiment allows, if that is decided.
+    The likeliest is given where somebody votes on the sentiment, unless it ties, is less probable
+    than `floor`, does not suit the sentiment that was decided, or was less likely to the views than
+    chance before the sentiment had its say: of a wrong sentiment no emotion is made.
     """
+    none = np.full(len(views), -1)
     if EMOTION not in opinion.probs:
-        return np.full(len(views), -1), np.full((len(views), len(EMOTIONS)), np.nan)
-    emotion = _suiting(opinion.probs[EMOTION], opinion.probs[SENTIMENT])
-    known = (agreement != Agreement.ABSENT.value) & ~np.isnan(emotion).any(axis=1)
-    allowed = np.where((label >= 0)[:, None], SENTIMENT_GIVEN_EMOTION.T[label] > 0, True)
-    # Of emotions that tie the first wins: rounding noise, which differs from one processor and
-    # size of batch to the next, must not decide.
-    best = np.where(known[:, None] & allowed, np.round(emotion, _TIE_DECIMALS), -1).argmax(axis=1)
-    return np.where(known, best, -1), emotion
+        return none, np.full((len(views), len(EMOTIONS)), np.nan)
+    own = opinion.probs[EMOTION]
+    emotion = _suiting(own, opinion.probs[SENTIMENT])
+    emotion[agreement == Agreement.ABSENT.value] = np.nan
+    rows = np.flatnonzero(has_unique_top(emotion))
+    best = emotion[rows].argmax(axis=1)
+    suits = (label[rows] < 0) | (SENTIMENT_GIVEN_EMOTION[best, label[rows]] > 0)
+    thought_of = own[rows, best] >= 1 / len(EMOTIONS)
+    given = suits & thought_of & (emotion[rows, best] >= floor)
+    none[rows[given]] = best[given]
+    return none, emotion
 
 
 def _suiting(

@@ -16,6 +16,7 @@ import pyarrow.fs as fs
 
 from vsa_core.errors import StoreError
 from vsa_core.store.files import COMPACTED, EPOCH, StoredFile, key_of
+from vsa_core.whole_files import flush
 
 _TMP = ".tmp"
 _LOCK = ".lock"
@@ -165,7 +166,7 @@ class Disk:
                         tmp.replace(path)
             finally:
                 tmp.unlink(missing_ok=True)
-            _fsync_folder(path.parent)
+            flush(path.parent)
         except OSError as error:
             raise StoreError(self._why_not_written(path, error)) from error
 
@@ -324,12 +325,3 @@ def _claimed(folder: Path) -> tuple[Path, BinaryIO]:
         if os.fstat(file.fileno()).st_nlink:
             return path, file
         file.close()  # swept in the moment before it was locked
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make a rename outlive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+
+import pyarrow as pa
 
 from vsa_core import progress
 from vsa_core.config import Settings, fingerprint
@@ -23,9 +23,9 @@ from vsa_core.segment import segment
 from vsa_core.store import Store
 from vsa_core.supervised.meld import CORPUS_NAME, SPLITS, Meld, Problem
 from vsa_core.supervised.utterances import TARGETS, Utterance
+from vsa_core.table_files import write_table_file
 from vsa_core.transcripts import bring
 from vsa_core.videos import read_video
-from vsa_core.whole_files import put_whole
 
 _LANGUAGE = "en"
 _AT_ONCE = 4
@@ -164,7 +164,7 @@ def write_truth(store: Store, path: Path, splits: Sequence[str] = SPLITS) -> int
 
     Args:
         store: which.
-        path: CSV to write: segment_id, sentiment, emotion.
+        path: the file to write, as its ending says: segment_id, sentiment, emotion.
         splits: only of these.
 
     Returns:
@@ -194,20 +194,15 @@ def put_truth(path: Path, rows: Iterable[tuple[str, Mapping[str, str | None]]]) 
     """Write what people say of segments, as `vsa evaluate` reads it.
 
     Args:
-        path: CSV to write: segment_id, sentiment, emotion.
+        path: the file to write, as its ending says: segment_id, sentiment, emotion.
         rows: (segment, its class by target); None or left out where it is not known.
 
     Raises:
         UsageError: it cannot be written.
     """
-    text = io.StringIO()
-    out = csv.writer(text, lineterminator="\n")
-    out.writerow(("segment_id", *TARGETS))
-    out.writerows((name, *(said.get(t) or "" for t in TARGETS)) for name, said in rows)
-    try:
-        put_whole(path, text.getvalue().encode())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    schema = pa.schema([(name, pa.string()) for name in ("segment_id", *TARGETS)])
+    table = pa.Table.from_pylist([{**said, "segment_id": name} for name, said in rows], schema)
+    write_table_file(path, schema, table.to_batches())
 
 
 def meld_from_store(store: Store) -> dict[str, list[Utterance]]:

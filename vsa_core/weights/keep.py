@@ -27,6 +27,7 @@ from vsa_core.weights import (
 )
 from vsa_core.weights.catalogue import Weights
 from vsa_core.weights.hashes import digest
+from vsa_core.whole_files import flush, put_whole
 
 _CHUNK_BYTES = 1 << 20
 
@@ -123,7 +124,7 @@ def put(workplace: Path, target: Path, names: list[str], manifest: Manifest | No
         files = {workplace / (name or target.name) for name in names}
         for path in workplace.rglob("*"):
             if path in files:
-                _sync(path)
+                flush(path)
             elif not path.is_dir():
                 path.unlink()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -134,11 +135,11 @@ def put(workplace: Path, target: Path, names: list[str], manifest: Manifest | No
         if names == [""]:
             files.pop().replace(target)
         else:
-            _sync(workplace)
+            flush(workplace)
             if target.exists():  # altered or incomplete
                 shutil.rmtree(target)
             workplace.replace(target)
-        _sync(target.parent)
+        flush(target.parent)
     except OSError as error:
         raise BackendError(f"{target} cannot be written: {error.strerror or error}") from error
 
@@ -154,19 +155,8 @@ def record(target: Path, manifest: Manifest) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write a small file so that it is there whole or as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    _sync(part)
-    part.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    put_whole(path, text.encode())
+    flush(path.parent)
 
 
 def add(weights: Weights, source: Path, trust: bool = False) -> Path:
