@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vsa_core import progress
 from vsa_core.config import Settings, fingerprint
 from vsa_core.errors import MediaError
+from vsa_core.incomplete import incomplete
 from vsa_core.ingest.folder import videos_in
 from vsa_core.language import tag_of
 from vsa_core.media import probe
@@ -221,6 +222,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
             fps=media.fps,
             has_video=media.has_video,
             has_audio=media.has_audio,
+            note="; ".join(filter(None, [info_note, incomplete(media)])) or None,
         )
     except MediaError as error:
         row.update(status="error", note=str(error))
