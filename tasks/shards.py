@@ -11,6 +11,7 @@ from vsa_core.config import Settings
 from vsa_core.errors import BackendError, ConfigError, StoreError, VsaError
 from vsa_core.progress import Steps
 from vsa_core.store import Store, TableRef
+from vsa_core.story import FAILED
 from vsa_core.videos import note_on_video, read_video
 
 # What is wrong for one video is wrong for all of them.
@@ -25,11 +26,15 @@ class Failure:
         video_id: its id.
         path: the file or address.
         reason: one line.
+        kind: of `story.left_out`.
+        asked: False: nobody asked for it, it came with a channel and can wait.
     """
 
     video_id: str
     path: str
     reason: str
+    kind: str = FAILED
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
