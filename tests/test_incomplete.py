@@ -36,6 +36,8 @@ def test_a_file_that_was_cut_off_is_told_from_a_whole_one(name: str, tmp_path: P
     path = film(tmp_path, name)
     whole = path.read_bytes()
     assert incomplete(probe(path)) is None
+    path.write_bytes(whole + b"what somebody wrote behind it")
+    assert incomplete(probe(path)) is None
     for share in (0.4, 0.9):
         path.write_bytes(whole[: int(len(whole) * share)])
         said = incomplete(probe(path))

@@ -8,7 +8,10 @@ from vsa_core.media import Media
 
 INCOMPLETE = "incomplete"  # begins the note
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+# What mp4 and its kin are made of; anything else behind them is not theirs.
+_BOXES = frozenset(
+    b"ftyp styp moov moof mdat mfra free skip wide pnot meta udta uuid sidx ssix emsg prft".split()
+)
 _RIFF_SLACK = 1024  # writers of RIFF count its own header, or a byte of padding, or not
 _STREAMED_RIFF = 0xFFFF_0000  # sizes from here on stand for "not known yet"
 _END_SHARE, _END_MIN_MS, _END_MAX_MS = 0.1, 5_000, 60_000
@@ -54,7 +57,7 @@ def _promised(file: BinaryIO, size: int) -> int:
         return _matroska(file)
     if head[:4] == b"RIFF":
         return _riff(file, size)
-    return _boxes(file, size) if head[4:] in _FIRST_BOXES else 0
+    return _boxes(file, size) if head[4:] in _BOXES else 0
 
 
 def _at(file: BinaryIO, place: int, count: int) -> bytes:
@@ -69,7 +72,7 @@ def _boxes(file: BinaryIO, size: int) -> int:
         length, kind = int.from_bytes(head[:4]), head[4:8]
         if length == 1:  # it follows in 64 bits
             length = int.from_bytes(head[8:])
-        if length < 8 or not kind.isalnum():  # 0: as far as the file goes; else no box at all
+        if length < 8 or kind not in _BOXES:  # 0: as far as the file goes; else no box at all
             return 0
         place += length
     return place

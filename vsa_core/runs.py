@@ -145,7 +145,7 @@ def summarise(
     summary["words"] = dict(Counter(videos[v]["captions_kind"] for v in sorted(spoken)))
     left += _by_video(videos, spoken, listed)
     for kind in (NO_VOTE, UNSURE):
-        where = [(path, None) for path in sorted(totals[kind])]
+        where = [(path, None) for path in totals[kind]]
         left.append(left_out(kind, where, count=totals[kind].total(), asked=0))
     summary["left_out"] = in_order(left)
     return summary
@@ -160,7 +160,7 @@ def _noted(
     videos: Mapping[str, Mapping[str, Any]],
     listed: Collection[str],
 ) -> dict[str, Any]:
-    """The segments of which a backend says so, with what it notes, the commonest first."""
+    """The segments of which a backend says so, with what it notes."""
     found: Counter[tuple[str, str | None]] = Counter()
     asked = 0
     columns = ["video_id", "status", "note"]
@@ -169,8 +169,7 @@ def _noted(
         for row in _grouped(said, "video_id", "note"):
             found[_path(videos, row["video_id"]), row["note"]] += row["count_all"]
             asked += 0 if row["video_id"] in listed else row["count_all"]
-    common = [which for which, _ in found.most_common()]
-    return left_out(kind, common, count=found.total(), asked=asked)
+    return left_out(kind, found, count=found.total(), asked=asked)
 
 
 def _grouped(table: pa.Table, *columns: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from vsa_core.incomplete import INCOMPLETE
@@ -43,7 +43,7 @@ _TARGETS = ("sentiment", "emotion")
 
 def left_out(
     kind: str,
-    found: Sequence[tuple[str, str | None]],
+    found: Collection[tuple[str, str | None]],
     *,
     count: int | None = None,
     asked: int | None = None,
@@ -58,9 +58,10 @@ def left_out(
             where that is not known.
 
     Returns:
-        kind, count, asked (if known), and two `examples`, each with path and reason.
+        kind, count, asked (if known), and the first two `examples`, each with path and reason.
     """
-    examples = [{"path": path, "reason": reason} for path, reason in found[:_EXAMPLES]]
+    first = sorted(found, key=lambda one: one[0])[:_EXAMPLES]
+    examples = [{"path": path, "reason": reason} for path, reason in first]
     told = {"kind": kind, "count": len(found) if count is None else count, "examples": examples}
     return told if asked is None else told | {"asked": asked}
 
