@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.small_store import TEXT, at, review, run_row, segment_id, small_store
 from vsa_core import query
 from vsa_core.cli import main
+from vsa_core.cli.screen import command, write_parts
 from vsa_core.cli.status import summary
 from vsa_core.errors import StoreError
 from vsa_core.schemas import TABLES, table_from_rows
@@ -42,6 +44,36 @@ def test_the_summary_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert found["tables"].keys() == TABLES.keys()
     on_disk = sum(path.stat().st_size for path in (store.root / "labels").rglob("*.parquet"))
     assert found["tables"]["labels"] == {"files": 3, "bytes": on_disk}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_terminal_breaks_lines_between_words(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    path = f"/clips/{'long-name' * 12}.mp4"
+    line = f"1 failed: {path}: it ends early, no-one \x1b[31mknows why, so {'fetch it again ' * 9}"
+    terminal, pipe = Terminal(), io.StringIO()
+    for out in (terminal, pipe):
+        write_parts(out, [("Left out", [line, "and another"])])
+    told = terminal.getvalue()
+    assert told.split() == pipe.getvalue().split()
+    assert len(pipe.getvalue().splitlines()) == 2
+    assert all(len(row) <= columns or path in row for row in told.splitlines())
+    assert all(row.startswith("          ") for row in told.splitlines()[1:])
+    assert "\x1b" not in told
+
+
+def test_commands_can_be_typed_as_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/opt/env/bin/vsa", "status"])
+    assert command("status", "a b") == "/opt/env/bin/vsa status --store 'a b'"
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    assert command("status", "store") == "vsa status"
 
 
 def test_the_summary_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,11 @@ def with_settings(config: Path, section: str, **values: Any) -> Path:
     return path
 
 
+def asked_for(summary: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Of what was left out, by kind, how many there are and how many somebody asked for."""
+    return {kind["kind"]: (kind["count"], kind["asked"]) for kind in summary["left_out"]}
+
+
 def states(store: Path) -> dict[State, int]:
     counts = dict.fromkeys(State, 0)
     for known in archive.known(Store(store)).values():
@@ -99,6 +104,7 @@ def test_what_is_refused_is_not_asked_for_again_and_what_fails_is(
     assert states(store) == {State.LABELLED: 4, State.REFUSED: 1, State.FAILED: 1}
     # The refused one is no failure: nothing can be mended there.
     assert f"{channel_site.address}/talk0" in first["passed_over"][0]["path"]
+    assert asked_for(first) == {"refused": (1, 0), "failed": (1, 1)}
 
     channel_site.pages["/talk1"] = kept
     channel_site.asked.clear()
@@ -106,6 +112,14 @@ def test_what_is_refused_is_not_asked_for_again_and_what_fails_is(
     assert (second["videos"], second["videos_new"]) == (1, 1)
     assert "/talk0" not in channel_site.asked
     assert states(store) == {State.LABELLED: 5, State.REFUSED: 1}
+    # Who asks for that very address, or for a feed, is told each time, in the first case with 3.
+    pages = [f"{channel_site.address}/talk{number}" for number in range(6)]
+    for _ in range(2):
+        by_itself = label_sources(pages, str(store), config=str(web_config))
+        assert asked_for(by_itself) == {"refused": (1, 1)}
+    feed = f"{channel_site.address}/feed.xml"
+    listed = label_sources([feed], str(store), config=str(web_config))
+    assert asked_for(listed) == {"refused": (1, 0)}
 
 
 def test_downloads_go_once_their_videos_are_labelled(
