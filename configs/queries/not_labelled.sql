@@ -1,5 +1,6 @@
 -- What has no label, or not all of it, and why: videos, addresses, and segments by video
 -- $models = true: also segments of which a model says that it failed, or that they are foreign
+-- $labels = true: also segments without a label
 WITH
   tried AS (  -- of several attempts at an address the best counts
     SELECT
@@ -17,7 +18,7 @@ WITH
       count(*) FILTER (agreement = 'absent') AS no_vote,
       count(*) FILTER (agreement <> 'absent') AS unsure
     FROM labels
-    WHERE sentiment IS NULL
+    WHERE $labels::BOOLEAN AND sentiment IS NULL
     GROUP BY video_id
   ),
   seen AS (  -- by the models that made the current labels

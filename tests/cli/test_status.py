@@ -252,11 +252,18 @@ def test_what_is_left_out_is_counted_by_kind_and_the_query_lists_it(tmp_path: Pa
         if joined:
             store.compact()
         assert kinds(store) == expected
-    listed = list(
-        query.ask(store, query.shipped_query("not_labelled").sql, {"models": True}).rows()
-    )
+    shipped = query.shipped_query("not_labelled")
+    listed = list(query.ask(store, shipped.sql, shipped.defaults).rows())
     assert {row["what"]: row["segments"] or 1 for row in listed} == expected
     assert [row["why"] for row in listed if row["what"] == "error_text"] == ["it broke"]
+
+
+def test_a_failure_counts_once_whatever_its_name(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store")
+    of_video(store, "videos", "v04", media_path="/clips/a: b.mp4")
+    row = run_row("r2", 5, failures=["/clips/a: b.mp4: it is empty (0 bytes)"])
+    store.commit("runs", "r2", table_from_rows("runs", [row]), "again")
+    assert kinds(store)["failed"] == 1
 
 
 def test_channels_addresses_and_the_models_in_charge(

@@ -164,7 +164,7 @@ def summary(store: Store) -> dict[str, Any]:
             **{f"labels_by_{column}": _totals(labels, column) for column in _LABEL_COLUMNS},
             "words": {row["captions_kind"]: row["n"] for row in ask(_WORDS)},
             "foreign": _foreign(ask) if models else {},
-            "left_out": _left_out(ask(query, {"models": models}), runs),
+            "left_out": _left_out(ask(query, {"models": models, "labels": not every}), runs),
             "reviews": reviews,
             "last_runs": [_shown(*one) for one in zip(runs[:_LAST_RUNS], counts, strict=False)],
             "channels": [_plain(row) for row in ask(_CHANNELS)],
@@ -201,9 +201,9 @@ def _left_out(rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[di
         counts[row["what"]] += 1 if row["segments"] is None else row["segments"]
     known = {row["video"] for row in rows}
     for line in runs[0]["failures"] if runs else ():
-        path, _, reason = line.partition(": ")
-        if path not in known:
-            found[FAILED].append((path, reason))
+        parts = line.split(": ")  # a path may hold that too
+        if not any(": ".join(parts[:n]) in known for n in range(1, len(parts))):
+            found[FAILED].append((parts[0], ": ".join(parts[1:])))
             counts[FAILED] += 1
     return in_order(left_out(what, found[what], count=counts[what]) for what in found)
 
