@@ -31,7 +31,6 @@ def facts(**changed: Any) -> dict[str, Any]:
         "with_text": 9,
         "with_face": 0,
         "model_card": "models/m/card.json",
-        "store": "/s",
         "late_fusion_because": None,
         "seconds": 1234.5,
         "times_real_time": 2.0,
@@ -47,7 +46,7 @@ def test_all_labelled_is_short_and_has_no_zeros() -> None:
         ("Seen", ["9 text"]),
         ("Votes", ["9 agree"]),
         ("Decided", ["9 by consensus"]),
-        ("Fusion", ["/s/models/m/card.json"]),
+        ("Fusion", ["models/m/card.json in the store"]),
         ("Time", ["1,234.5 s, 2 times real time; 4 videos looked at"]),
     ]
     assert next_steps(facts()) == [

@@ -112,7 +112,7 @@ def of_run(summary: Mapping[str, Any]) -> list[Part]:
     if because := summary["late_fusion_because"]:
         parts.append(("Fusion", f"late fusion where votes differ: {because}"))
     elif summary["model_card"]:
-        parts.append(("Fusion", f"{summary['store']}/{summary['model_card']}"))
+        parts.append(("Fusion", f"{summary['model_card']} in the store"))
     speed, new = summary["times_real_time"], summary.get("videos_new")
     took = f"{summary['seconds']:,.1f} s" + (f", {speed:g} times real time" if speed else "")
     looked = f"{_many(new, _VIDEO)} looked at" if new else "no video was new"
