@@ -34,6 +34,7 @@ _KINDS: dict[str, tuple[tuple[str, str], str]] = {
     UNSURE: (_SEGMENT, "without a label, as no class is probable enough"),
     NOTED: (_VIDEO, "with a note"),
 }
+_ENDS = (f"{INCOMPLETE}: ", "ends early: ")  # begin notes on media whose end is not there
 _EXAMPLES = 2
 NOBODY_SPEAKS = "nobody speaks: nothing to label"  # the note of a video without a word
 _RECOGNISED = "asr:"
@@ -75,7 +76,7 @@ def in_order(kinds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def kind_of_note(note: str) -> tuple[str, str]:
     """Which kind a note on a video that was labelled is, and what of the note says so."""
     for one in note.split("; "):
-        if one.startswith(INCOMPLETE):
+        if one.startswith(_ENDS):
             return INCOMPLETE, note[note.index(one) :]
     return NOTED, note
 

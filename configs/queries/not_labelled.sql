@@ -39,7 +39,7 @@ WITH
         WHEN v.status = 'error' THEN 'failed'
         WHEN c.video_id IS NULL AND s.video_id IS NULL THEN 'no_speech'
         WHEN c.video_id IS NULL THEN 'unfinished'
-        WHEN v.note LIKE '%incomplete: %' THEN 'incomplete'
+        WHEN regexp_matches(v.note, '(^|; )(incomplete|ends early): ') THEN 'incomplete'
         ELSE 'noted'
       END AS what,
       v.media_path AS video,

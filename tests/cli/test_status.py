@@ -227,7 +227,7 @@ def kinds(store: Store) -> dict[str, int]:
 def test_what_is_left_out_is_counted_by_kind_and_the_query_lists_it(tmp_path: Path) -> None:
     store = small_store(tmp_path / "store")
     of_video(store, "videos", "v01", note="captions of another language are ignored")
-    of_video(store, "videos", "v02", note="x; incomplete: 5 bytes are missing")
+    of_video(store, "videos", "v02", note="x; ends early: after 5 s of 9 s")
     store.commit("segments", "v05", table_from_rows("segments", []), "f")
     for number, (video_id, spoken) in enumerate({"v05": False, "v06": True}.items(), start=5):
         of_video(store, "videos", "v03")

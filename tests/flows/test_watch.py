@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vsa_core.errors import ConfigError, UsageError
 from vsa_core.query import ask
 from vsa_core.runs import RunFailedError
 from vsa_core.store import Store
+from vsa_core.story import of_run
 from vsa_core.verify import verify
 
 pytestmark = pytest.mark.usefixtures("in_prefect")
@@ -56,6 +58,27 @@ def with_settings(config: Path, section: str, **values: Any) -> Path:
 def asked_for(summary: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """Of what was left out, by kind, how many there are and how many somebody asked for."""
     return {kind["kind"]: (kind["count"], kind["asked"]) for kind in summary["left_out"]}
+
+
+def on_its_page(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """What a run says on Prefect's page, line by line."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    with get_client(sync_client=True) as client:
+        latest = client.read_artifacts(sort=ArtifactSort.UPDATED_DESC)
+    [data] = [
+        one.data
+        for one in latest
+        if one.key == "vsa-run" and summary["run_id"] in (one.description or "")
+    ]
+    lines: list[dict[str, str]] = json.loads(str(data))
+    assert lines == [
+        {"what": heading, "value": line}
+        for heading, all_of_it in of_run(summary)
+        for line in all_of_it
+    ]
+    return lines
 
 
 def states(store: Path) -> dict[State, int]:
@@ -105,6 +128,10 @@ def test_what_is_refused_is_not_asked_for_again_and_what_fails_is(
     # The refused one is no failure: nothing can be mended there.
     assert f"{channel_site.address}/talk0" in first["passed_over"][0]["path"]
     assert asked_for(first) == {"refused": (1, 0), "failed": (1, 1)}
+    told = [line for line in on_its_page(first) if line["what"] == "Left out"]
+    assert len(told) == 2
+    assert "503" in told[0]["value"]
+    assert f"1 address not to be had: {channel_site.address}/talk0" in told[1]["value"]
 
     channel_site.pages["/talk1"] = kept
     channel_site.asked.clear()
