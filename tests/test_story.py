@@ -56,14 +56,17 @@ def test_all_labelled_is_short_and_has_no_zeros() -> None:
 
 
 @pytest.mark.parametrize(
-    ("videos", "said"),
-    [(0, "nothing: no video was found"), (1, "nothing: no segment of speech in 1 video")],
+    ("videos", "said", "looked"),
+    [
+        (0, "nothing: no video was found", ""),
+        (1, "nothing: no segment of speech in 1 video", "; no video was new"),
+    ],
 )
-def test_nothing_to_label(videos: int, said: str) -> None:
+def test_nothing_to_label(videos: int, said: str, looked: str) -> None:
     """An empty feed, and a single silent film."""
     none = facts(videos=videos, videos_labelled=0, segments=0, labelled=0, emotions=0,
                  sentiments={}, words={}, videos_new=0, times_real_time=None)  # fmt: skip
-    assert of_run(none) == [("Labelled", [said]), ("Time", ["1,234.5 s; no video was new"])]
+    assert of_run(none) == [("Labelled", [said]), ("Time", [f"1,234.5 s{looked}"])]
     assert next_steps(none) == []
 
 

@@ -116,8 +116,8 @@ def of_run(summary: Mapping[str, Any]) -> list[Part]:
         parts.append(("Fusion", f"{summary['model_card']} in the store"))
     speed, new = summary["times_real_time"], summary.get("videos_new")
     took = f"{summary['seconds']:,.1f} s" + (f", {speed:g} times real time" if speed else "")
-    looked = f"{_many(new, _VIDEO)} looked at" if new else "no video was new"
-    parts.append(("Time", f"{took}; {looked}"))
+    looked = f"; {_many(new, _VIDEO)} looked at" if new else "; no video was new"
+    parts.append(("Time", took + (looked if summary["videos"] else "")))
     how = [(heading, [line]) for heading, line in parts if line]
     return [*tell(summary, brief=True), *(how if summary["segments"] else how[-1:])]
 

@@ -23,6 +23,7 @@ _LAST_RUNS = 5
 _SHOWN_CHANNELS = 20
 _SHOWN_SOURCES = 24  # characters
 _SAME = 5e-4  # as figures are shown
+_MINUTES_S = 180  # shorter is told in seconds
 _LABEL_COLUMNS = ("sentiment", "origin", "agreement")
 
 # No row is read that can be counted without: in a store of millions that is what takes the time.
@@ -328,8 +329,9 @@ def _size(store: Store, table: str) -> dict[str, int]:
 
 
 def _show(out: TextIO, found: dict[str, Any], store: str) -> None:
-    hours = found["duration_ms"] / 3_600_000
-    length = f" of {hours:,.2f} h" if hours else ""
+    seconds = found["duration_ms"] / 1000
+    hours = f"{seconds / 3600:,.2f} h" if seconds >= _MINUTES_S else f"{seconds:,.0f} s"
+    length = f" of {hours}" if seconds else ""
     out.write(f"{found['store']}: {_many(found['videos'], 'video')}{length}\n\n")
     parts = tell(found)
     for heading, by in (("Decided", "origin"), ("Votes", "agreement")):
