@@ -147,7 +147,8 @@ def _remembered(found: Sequence[Found], store: Store, looked: Looked) -> list[Fo
     for one in found:
         if one.video_id in gone or (one.item and one.item.source_id in gone):
             asked = one.item is not None and one.item.asked
-            looked.passed_over.append(Failure("", one.path, _FORGOTTEN, FORGOTTEN, asked))
+            left = Failure("", one.path, _FORGOTTEN, kind=FORGOTTEN, asked=asked)
+            looked.passed_over.append(left)
         else:
             kept.append(one)
     return kept
@@ -251,7 +252,7 @@ def _archive(
         counts = miss.item.asked or state is State.FAILED
         kind = FILTERED if miss.kind == FILTERED else state.value
         reason = miss.reason or "it could not be fetched"
-        failure = Failure("", miss.item.url, reason, kind, counts)
+        failure = Failure("", miss.item.url, reason, kind=kind, asked=counts)
         (looked.failures if counts else looked.passed_over).append(failure)
     by_channel: dict[str, list[Attempt]] = {}
     for attempt in attempts:

@@ -14,8 +14,8 @@ FAILED, REFUSED, LATER, FILTERED = "failed", "refused", "later", "filtered"
 FORGOTTEN, NO_SPEECH, UNFINISHED, NOTED = "forgotten", "no_speech", "unfinished", "noted"
 FOREIGN, NO_VOTE, UNSURE, ERROR = "foreign", "no_vote", "unsure", "error_"
 _VIDEO, _SEGMENT, _ADDRESS = ("video", "videos"), ("segment", "segments"), ("address", "addresses")
-_ONE = ("", "")
-# Kinds of what has no label, or not all of it, in the order they are told; none is left out twice.
+_ONE = ("", "")  # videos and addresses
+# Kinds of what has no label, or not all of it, in the order they are told.
 _KINDS: dict[str, tuple[tuple[str, str], str]] = {
     FAILED: (_ONE, "failed"),
     REFUSED: (_ADDRESS, "not to be had"),
@@ -163,8 +163,8 @@ def _labelled(facts: Mapping[str, Any]) -> list[str]:
         return ["nothing: no video was found"]
     if not segments:
         return [f"nothing: no segment of speech in {_many(videos, _VIDEO)}"]
-    share = f"{_part(labelled, segments)} {'segment' if segments == 1 else 'segments'}"
-    lines = [f"{share} in {_part(spoken, videos)} {'video' if videos == 1 else 'videos'}"]
+    share = f"{_part(labelled, segments)} {_SEGMENT[segments != 1]}"
+    lines = [f"{share} in {_part(spoken, videos)} {_VIDEO[videos != 1]}"]
     if labelled:
         by_class = {s.value: facts["sentiments"].get(s, 0) for s in Sentiment}
         emotions = facts["emotions"]
