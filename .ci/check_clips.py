@@ -30,6 +30,10 @@ def main() -> int:
         "the slide talk has segments": spoken["video2dataset_test_video"]["segments"] > 5,
         "the summary counts what the tables hold": summary["segments"]
         == sum(row["segments"] for row in spoken.values()),
+        "clips without speech are told": [
+            kind["count"] for kind in summary["left_out"] if kind["kind"] == "no_speech"
+        ]
+        == [sum(row["segments"] == 0 for row in spoken.values())],
         "the store verifies": not verify(Store(root)),
     }
     for name, holds in checks.items():

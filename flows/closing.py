@@ -60,11 +60,10 @@ def close(
         settings,
         root,
         started,
+        looked.passed_over,
+        looked.listed,
     )
     summary["videos_new"] = looked.new
-    summary["passed_over"] = [
-        {"path": one.path, "reason": one.reason} for one in looked.passed_over
-    ]
     report(summary, root)
     tidy(root)
     if summary["status"] == "failed":

@@ -60,6 +60,6 @@ def relabel(
             + (f" in channels {', '.join(channels)}" if channels else "")
             + ": look at them first (`vsa run`, watch-channels)"
         )
-    looked = Looked(video_ids=videos)
+    looked = Looked(video_ids=videos, listed=set(videos))
     sources = channels or [tables.location]
     return close(sources, len(videos), looked, fusion, settings, root, started)

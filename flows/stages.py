@@ -30,6 +30,7 @@ from vsa_core.progress import advance, begin
 from vsa_core.runs import backend_ids
 from vsa_core.standing import standing
 from vsa_core.store import Store
+from vsa_core.story import FILTERED, FORGOTTEN
 from vsa_core.transcripts.asr import TRANSCRIBERS
 from vsa_core.videos import note_on_video
 
@@ -53,12 +54,14 @@ class Looked:
         failures: the videos that failed, and the addresses that could not be fetched though
             another day they might.
         passed_over: addresses that are left alone, with the reason: private, removed, live …
+        listed: those of the videos that came with a channel or another list.
     """
 
     video_ids: list[str] = field(default_factory=list)
     new: int = 0
     failures: list[Failure] = field(default_factory=list)
     passed_over: list[Failure] = field(default_factory=list)
+    listed: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,8 @@ def look(
     ids = [went.get(_key(one), one.video_id) for one in asked]
     done = stand | set(went.values())
     looked.video_ids = [video_id for video_id in dict.fromkeys(ids) if video_id in done]
+    by_itself = {id_ for id_, one in zip(ids, asked, strict=True) if not one.item or one.item.asked}
+    looked.listed = set(ids) - by_itself
     progress.close()
     return looked
 
@@ -143,7 +148,9 @@ def _remembered(found: Sequence[Found], store: Store, looked: Looked) -> list[Fo
     kept = []
     for one in found:
         if one.video_id in gone or (one.item and one.item.source_id in gone):
-            looked.passed_over.append(Failure("", one.path, _FORGOTTEN))
+            asked = one.item is not None and one.item.asked
+            left = Failure("", one.path, _FORGOTTEN, kind=FORGOTTEN, asked=asked)
+            looked.passed_over.append(left)
         else:
             kept.append(one)
     return kept
@@ -277,9 +284,11 @@ def _archive(
     for miss in missed:
         state = _STATES[miss.outcome]
         attempts.append(Attempt(miss.item, state, miss.kind, miss.reason))
-        failure = Failure("", miss.item.url, miss.reason or "it could not be fetched")
         # Somebody asked for this very video, or it may be there tomorrow.
         counts = miss.item.asked or state is State.FAILED
+        kind = FILTERED if miss.kind == FILTERED else state.value
+        reason = miss.reason or "it could not be fetched"
+        failure = Failure("", miss.item.url, reason, kind=kind, asked=counts)
         (looked.failures if counts else looked.passed_over).append(failure)
     by_channel: dict[str, list[Attempt]] = {}
     for attempt in attempts:

@@ -61,7 +61,10 @@ def watch_channels(
                 summaries.append(summary)
         except RunFailedError as error:
             failed.append(error)
-    shown = ("run_id", "status", "videos", "videos_new", "videos_failed", "segments", "model_id")
+    shown = (
+        "run_id", "status", "videos", "videos_new", "videos_failed", "segments", "labelled",
+        "model_id",
+    )  # fmt: skip
     rows = [
         {key: summary[key] for key in shown}
         for summary in [*summaries, *(error.summary for error in failed)]

@@ -1,4 +1,4 @@
-"""Score the labels of data/sample against its author's intent, and say where to look next."""
+"""Score the labels of data/sample against its author's intent."""
 
 from __future__ import annotations
 
@@ -77,18 +77,10 @@ def main() -> None:
     console.print(table)
     console.print(
         "The sample is made: drawn faces, synthetic voices, authored lines. These figures show that"
-        "\nthe line works, not how well it does on real people.\n\nWhere to look next:",
+        "\nthe line works, not how well it does on real people. Label your own videos:"
+        "\n  .venv/bin/vsa run YOUR_FOLDER",
         highlight=False,
     )
-    for line in (
-        f"vsa query @most_negative --store {store}",
-        f"vsa query @face_text_disagree --store {store}",
-        f'vsa query "SELECT text, sentiment, emotion, confidence, origin FROM labels LIMIT 10" '
-        f"--store {store}",
-        f"vsa status --store {store}",
-        "vsa run YOUR_FOLDER            label your own videos",
-    ):
-        console.print(f"  .venv/bin/{line}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

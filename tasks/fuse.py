@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -113,6 +113,8 @@ def finish(
     settings: Settings,
     root: str,
     started: datetime,
+    passed_over: Sequence[Failure] = (),
+    listed: Collection[str] = (),
 ) -> dict[str, Any]:
     """The run's row, which makes its labels the current ones, and its summary."""
     return runs.record(
@@ -125,4 +127,6 @@ def finish(
         model=(model.model_id, model.card, model.reason),
         settings=settings,
         started=started,
+        passed_over=[asdict(one) for one in passed_over],
+        listed=listed,
     )

@@ -18,6 +18,7 @@ from prefect.artifacts import (
 from tasks.policies import STAGE
 from vsa_core.query import ask
 from vsa_core.store import Store
+from vsa_core.story import of_run
 
 _BAR = 24
 _UPDATE_S = 5.0
@@ -75,21 +76,19 @@ class Progress:
 
 @task(name="report", **STAGE)
 def report(summary: Mapping[str, Any], root: str) -> None:
-    """A run's counts as a table, its sentiments as a chart, and what it could not label.
+    """A run's story as a table, its sentiments as a chart, and what it could not label.
 
     Args:
         summary: as `runs.record` returns it.
         root: of the store.
     """
     shares = list(ask(Store(root), _SHARES, {"run": summary["run_id"]}).rows())
-    left_out = ("failures", "passed_over", "origins", "agreement")
-    flat = {key: value for key, value in summary.items() if key not in left_out}
-    flat |= {f"votes: {state}": n for state, n in summary.get("agreement", {}).items()}
-    flat |= {f"labelled by {origin}": n for origin, n in summary.get("origins", {}).items()}
     create_table_artifact(
         key="vsa-run",
-        table=[{"what": key, "value": str(value)} for key, value in flat.items()],
-        description=f"Run {summary['run_id']}",
+        table=[
+            {"what": heading, "value": line} for heading, lines in of_run(summary) for line in lines
+        ],
+        description=f"Run {summary['run_id']}: {summary['status']}",
     )
     if shares:
         create_markdown_artifact(

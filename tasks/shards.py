@@ -11,6 +11,7 @@ from vsa_core.config import Settings
 from vsa_core.errors import BackendError, ConfigError, SegmentsError, StoreError, said
 from vsa_core.progress import Steps
 from vsa_core.store import Store, TableRef
+from vsa_core.story import FAILED
 from vsa_core.videos import read_video
 
 # No video's fault: the settings', the disk's.
@@ -26,12 +27,16 @@ class Failure:
         path: the file or address.
         reason: one line.
         stage: where; empty for what never came to one.
+        kind: of `story.left_out`.
+        asked: False: nobody asked for it, it came with a channel and can wait.
     """
 
     video_id: str
     path: str
     reason: str
     stage: str = ""
+    kind: str = FAILED
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

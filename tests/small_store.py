@@ -103,7 +103,7 @@ def run_row(run_id: str, day: int, **changed: Any) -> dict[str, Any]:
         "segments": 5,
         "counts": "{}",
         "metrics": "{}",
-        "failures": [f"clips/{FAILED}.mp4: it is empty (0 bytes)"],
+        "failures": [f"/clips/{FAILED}.mp4: it is empty (0 bytes)"],
         "version": "0",
         **changed,
     }

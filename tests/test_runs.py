@@ -12,7 +12,7 @@ import pytest
 from vsa_core.config import NamedModel, Settings
 from vsa_core.labels import Modality
 from vsa_core.runs import RunFailedError, backend_ids, identify, record, summarise
-from vsa_core.schemas import table_from_rows
+from vsa_core.schemas import TABLES, table_from_rows
 from vsa_core.store import Store
 
 FAKE = Settings(backends={Modality.TEXT: NamedModel(name="fake-text")})
@@ -137,3 +137,57 @@ class TestMany:
 
         monkeypatch.setattr(Store, "find", find)
         assert identify(str(tmp_path), self.VIDEOS, "m", FAKE) == before
+
+
+def put_video(store: Store, video_id: str, note: str | None, spoken: bool) -> None:
+    row = {field.name: None for field in TABLES["videos"].schema} | {
+        "video_id": video_id, "status": "ok", "note": note, "source_url": "", "title": video_id,
+        "media_path": f"/clips/{video_id}.mp4", "has_video": True, "has_audio": True,
+        "captions_kind": "asr:pocketsphinx", "duration_ms": 1000,
+    }  # fmt: skip
+    store.commit("videos", video_id, table_from_rows("videos", [row]), video_id)
+    segment = {"video_id": video_id, "segment_id": f"{video_id}-0-1", "index": 0, "start_ms": 0,
+               "end_ms": 1, "text": "a", "text_source": "asr:pocketsphinx",
+               "language": None}  # fmt: skip
+    rows = [segment] if spoken else []
+    store.commit("segments", video_id, table_from_rows("segments", rows), video_id)
+
+
+def test_what_is_left_out_is_kept_with_the_run_by_kind(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put_video(store, "v1", None, spoken=False)
+    put_video(store, "v2", "no captions and no sound", spoken=False)
+    put_video(store, "v3", "incomplete: 5 bytes are missing", spoken=True)
+    put_video(store, "v4", "info.json was not read", spoken=True)
+    (backend,) = backend_ids(FAKE).values()
+    part = store.part_of(backend)
+    said = {"modality": "text", "backend": backend, "sentiment_probs": None, "emotion_probs": None,
+            "people": None, "track": None, "speaks": None}  # fmt: skip
+    for video_id, status, note in (("v3", "foreign", "not de"), ("v4", "error", "it broke")):
+        row = {**said, "video_id": video_id, "segment_id": f"{video_id}-0-1", "status": status,
+               "note": note}  # fmt: skip
+        store.commit("predictions", video_id, table_from_rows("predictions", [row]), "f", part=part)
+    passed = [
+        {"video_id": "", "path": f"https://a.example/{n}", "reason": "private", "kind": "refused",
+         "asked": False}
+        for n in range(3)
+    ]  # fmt: skip
+    twice = [FAILURE, {**FAILURE, "reason": "torn again"}]
+    summary, row = recorded(
+        store, video_ids=["v1", "v2", "v3", "v4"], asked=5, failures=twice, passed_over=passed,
+        listed={"v2"},
+    )  # fmt: skip
+    counts = [(kind["kind"], kind["count"], kind["asked"]) for kind in summary["left_out"]]
+    assert counts == [
+        ("failed", 1, 1), ("refused", 3, 0), ("no_speech", 2, 1), ("incomplete", 1, 1),
+        ("foreign", 1, 1), ("error_text", 1, 1), ("noted", 1, 0),
+    ]  # fmt: skip
+    assert json.loads(row["counts"])["left_out"] == summary["left_out"]
+    by_kind = {kind["kind"]: kind for kind in summary["left_out"]}
+    assert by_kind["failed"]["examples"] == [{"path": "a.mp4", "reason": "torn"}]
+    assert [one["path"] for one in by_kind["refused"]["examples"]] == [
+        "https://a.example/0", "https://a.example/1",
+    ]  # fmt: skip
+    assert by_kind["error_text"]["examples"] == [{"path": "/clips/v4.mp4", "reason": "it broke"}]
+    assert summary["errors"] == {"text": 1}
+    assert summary["words"] == {"asr:pocketsphinx": 2}

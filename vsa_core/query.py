@@ -117,13 +117,13 @@ def ask(store: Store, sql: str, params: Mapping[str, Any] | None = None) -> Answ
                 raise
 
 
-def look(store: Store, work: Callable[[Callable[[str], list[dict[str, Any]]]], _T]) -> _T:
+def look(store: Store, work: Callable[[Callable[..., list[dict[str, Any]]]], _T]) -> _T:
     """What some work makes of the answers to several questions, all of one state of the store.
 
     Args:
         store: where to look.
-        work: is given what answers one SELECT statement over `VIEWS`; called again where files
-            were swapped meanwhile.
+        work: is given what answers SELECT statements over `VIEWS`, with `ask`'s parameters; called
+            again where files were swapped meanwhile.
 
     Raises:
         UsageError: wrong SQL.
@@ -215,8 +215,10 @@ def _one_row(answer: Answer, sql: str) -> dict[str, Any]:
     return rows[0] if rows else dict.fromkeys(answer.schema.names)
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    return list(_answer(connection, sql, {}).rows())
+def _rows(
+    connection: duckdb.DuckDBPyConnection, sql: str, params: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    return list(_answer(connection, sql, dict(params or {})).rows())
 
 
 def _batches(reader: Any, schema: pa.Schema, first: Any) -> Iterator[pa.RecordBatch]:

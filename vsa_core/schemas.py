@@ -481,7 +481,11 @@ RUNS = TableSpec(
             _column("videos", pa.int64(), "Videos asked for, failed ones too."),
             _column("videos_failed", pa.int64(), "Videos that failed; `videos.note` says why."),
             _column("segments", pa.int64(), "Segments found."),
-            _column("counts", pa.string(), "Counts by modality, agreement and origin, JSON."),
+            _column(
+                "counts",
+                pa.string(),
+                "Counts by modality, agreement and origin; what was left out and why. JSON.",
+            ),
             _column("metrics", pa.string(), "What the strategy found out about the models, JSON."),
             _column(
                 "failures",

@@ -53,18 +53,54 @@ def test_a_good_run_prints_one_json_object_and_ends_with_0(
     assert "Traceback" not in done.stderr
 
 
-def test_the_table_has_what_was_promised(
+def test_a_summary_says_first_what_a_person_needs(
     folder: Path, tmp_path: Path, fake_config: Path, prefect_api: str
 ) -> None:
-    done = vsa(prefect_api, "run", folder, "--store", tmp_path / "s", "--config", fake_config)
-    for row in (
-        "videos", "segments", "with text", "with face", "with audio", "votes: agree",
-        "votes: disagree", "votes: single", "labelled by consensus", "labelled by fusion",
-        "seconds", "× real time",
-    ):  # fmt: skip
-        assert row in done.stdout
+    store = tmp_path / "s"
+    done = vsa(prefect_api, "run", folder, "--store", store, "--config", fake_config)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith(": complete")
+    assert lines[1] == "Labelled  18 of 18 segments in 3 of 3 videos"
+    headings = [line.split()[0] for line in lines if line[:1].strip()]
+    assert headings[2:] == ["How", "Seen", "Votes", "Decided", "Fusion", "Time", "Where"]
+    assert f"  vsa query @most_negative --store {store}" in done.stdout.replace(str(VSA), "vsa")
+    assert len(lines) <= 25
+    assert " 0 " not in done.stdout
     for stage in ("Opening videos: 3 done", "Faces: 3 done", "Labelling: 1 done"):
         assert stage in done.stderr
+
+
+def test_what_was_left_out_is_told_with_3_as_long_as_it_is_so(
+    folder: Path, tmp_path: Path, fake_config: Path, prefect_api: str
+) -> None:
+    """Of seven clips one is no video, one is cut off, two have nothing to label."""
+    bad_media.write(folder / "silent.mp4", bad_media.film(50))
+    film(folder / "mute.mp4", 6)
+    bad_media.make("text", folder)
+    cut = bad_media.write(
+        folder / "half.mp4", bad_media.film(300), bad_media.sweep(12),
+        options={"movflags": "faststart"},
+    )  # fmt: skip
+    captions(cut)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    store = tmp_path / "s"
+    for _ in range(2):
+        done = vsa(prefect_api, "run", folder, "--store", store, "--config", fake_config)
+        assert done.returncode == 3
+        told = done.stdout
+        assert "Labelled  24 of 24 segments in 4 of 7 videos\n" in told
+        assert "  1 failed: " in told
+        assert "2 videos without speech: nothing to label: " in told
+        assert "1 video with an end that is missing or damaged: " in told
+        assert "vsa query @not_labelled" in told
+    status = vsa(prefect_api, "status", "--store", store)
+    left = told[told.index("Left out") : told.index("How sure")]
+    assert left in status.stdout
+    found = json.loads(vsa(prefect_api, "status", "--store", store, "--json").stdout)
+    assert {kind["kind"]: kind["count"] for kind in found["left_out"]} == {
+        "failed": 1, "no_speech": 2, "incomplete": 1,
+    }  # fmt: skip
 
 
 def test_some_failed_is_3_with_a_line_each(

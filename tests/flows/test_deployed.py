@@ -148,7 +148,8 @@ def test_from_a_server_to_the_first_labelled_night(terminal: Terminal, channel_s
     labelled = sum(table.num_rows for table in store.scan("labels"))
     assert labelled > 0
     assert verify(store) == []
-    assert f"labels    {labelled}" in said["vsa status"]
+    assert f"Labelled  {labelled} of {labelled} segments" in said["vsa status"]
+    assert "Channels, by the best attempt at each address" in said["vsa status"]
     assert "talks" in {row for t in store.scan("attempts") for row in t["channel"].to_pylist()}
 
     # What is on the server is what the document promises.

@@ -26,6 +26,7 @@ from vsa_core.fusion import LATE_FUSION
 from vsa_core.query import ask
 from vsa_core.runs import RunFailedError
 from vsa_core.store import Store
+from vsa_core.story import of_run
 from vsa_core.verify import verify
 
 pytestmark = pytest.mark.usefixtures("in_prefect")
@@ -56,6 +57,32 @@ def with_settings(config: Path, section: str, **values: Any) -> Path:
     path = config.with_name(f"{config.stem}-{section}.yaml")
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
+
+
+def asked_for(summary: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Of what was left out, by kind, how many there are and how many somebody asked for."""
+    return {kind["kind"]: (kind["count"], kind["asked"]) for kind in summary["left_out"]}
+
+
+def on_its_page(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """What a run says on Prefect's page, line by line."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    with get_client(sync_client=True) as client:
+        latest = client.read_artifacts(sort=ArtifactSort.UPDATED_DESC)
+    [data] = [
+        one.data
+        for one in latest
+        if one.key == "vsa-run" and summary["run_id"] in (one.description or "")
+    ]
+    lines: list[dict[str, str]] = json.loads(str(data))
+    assert lines == [
+        {"what": heading, "value": line}
+        for heading, all_of_it in of_run(summary)
+        for line in all_of_it
+    ]
+    return lines
 
 
 def states(store: Path) -> dict[State, int]:
@@ -104,6 +131,11 @@ def test_what_is_refused_is_not_asked_for_again_and_what_fails_is(
     assert states(store) == {State.LABELLED: 4, State.REFUSED: 1, State.FAILED: 1}
     # The refused one is no failure: nothing can be mended there.
     assert f"{channel_site.address}/talk0" in first["passed_over"][0]["path"]
+    assert asked_for(first) == {"refused": (1, 0), "failed": (1, 1)}
+    told = [line for line in on_its_page(first) if line["what"] == "Left out"]
+    assert len(told) == 2
+    assert "503" in told[0]["value"]
+    assert f"1 address not to be had: {channel_site.address}/talk0" in told[1]["value"]
 
     channel_site.pages["/talk1"] = kept
     channel_site.asked.clear()
@@ -111,6 +143,14 @@ def test_what_is_refused_is_not_asked_for_again_and_what_fails_is(
     assert (second["videos"], second["videos_new"]) == (1, 1)
     assert "/talk0" not in channel_site.asked
     assert states(store) == {State.LABELLED: 5, State.REFUSED: 1}
+    # Who asks for that very address, or for a feed, is told each time, in the first case with 3.
+    pages = [f"{channel_site.address}/talk{number}" for number in range(6)]
+    for _ in range(2):
+        by_itself = label_sources(pages, str(store), config=str(web_config))
+        assert asked_for(by_itself) == {"refused": (1, 1)}
+    feed = f"{channel_site.address}/feed.xml"
+    listed = label_sources([feed], str(store), config=str(web_config))
+    assert asked_for(listed) == {"refused": (1, 0)}
 
 
 def test_downloads_go_once_their_videos_are_labelled(

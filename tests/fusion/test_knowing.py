@@ -259,3 +259,11 @@ def _some(views: Views, rows: NDArray[np.intp]) -> Views:
         embeddings=tuple(held),
         probs={target: probs[rows] for target, probs in views.probs.items()},
     )
+
+
+@pytest.mark.parametrize(
+    ("segments", "said"),
+    [(1, "all of the"), (16, "all of the"), (60, "about 30"), (900, "about 100")],
+)
+def test_reviews_are_asked_for_in_proportion(segments: int, said: str) -> None:
+    assert knowing._review(segments) == f"have {said} segments reviewed"

@@ -1,4 +1,4 @@
-"""How right labels are, for people: one line, and what keeping only the sure ones comes to."""
+"""How right labels are, for people: what keeping only the sure ones comes to."""
 
 from __future__ import annotations
 
@@ -6,16 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from vsa_core.cli.screen import write_table
-
-
-def estimate_line(estimate: Mapping[str, Any]) -> str:
-    """An estimate of accuracy (the fields of `Estimate`) in one line."""
-    if estimate["value"] is None:
-        return f"accuracy not known: {estimate['method']}"
-    between = ""
-    if estimate["low"] is not None:
-        between = f" ({estimate['low']:.3f} to {estimate['high']:.3f})"
-    return f"accuracy about {estimate['value']:.3f}{between}: {estimate['method']}"
 
 
 def write_levels(out: TextIO, levels: Sequence[Mapping[str, Any]]) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.cli import OK
-from vsa_core.cli.confidence import estimate_line, write_levels
+from vsa_core.cli.confidence import write_levels
 from vsa_core.cli.screen import write_json, write_table
 from vsa_core.errors import UsageError, VsaError
+from vsa_core.story import estimate_line
 
 if TYPE_CHECKING:
     from vsa_core.bring.kept import Kept

@@ -1,4 +1,4 @@
-"""`vsa run`: label sources, with a bar per stage and a table at the end."""
+"""`vsa run`: label sources, with a bar per stage and a summary at the end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -25,13 +24,14 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from vsa_core.cli.models import pull_missing
+from vsa_core.cli.screen import cell, command, write_parts
 from vsa_core.config import Settings, load_config
 from vsa_core.errors import SourceError, UsageError
 from vsa_core.progress import LISTENER, Interrupted
 from vsa_core.runs import RunFailedError, backend_ids
+from vsa_core.story import next_steps, of_run
 
 _STAGES = {
     "find": "Finding videos",
@@ -122,7 +122,7 @@ def _label(args: Namespace) -> dict[str, Any]:
 def carry_out(
     args: Namespace, settings: Settings, start: Callable[[Namespace], dict[str, Any]]
 ) -> int:
-    """Run a flow that labels, with a bar per stage and a table at the end.
+    """Run a flow that labels, with a bar per stage and a summary at the end.
 
     Args:
         args: of the command; `store` and `json` count here.
@@ -147,7 +147,7 @@ def carry_out(
     try:
         with _prefect(settings), bars.progress:
             summary = start(args)
-        code = 0 if not summary["failures"] else SOME_FAILED
+        code = SOME_FAILED if any(kind["asked"] for kind in summary["left_out"]) else 0
     except RunFailedError as error:
         summary, code = error.summary, 1
     except SourceError as error:  # what was asked for is not there
@@ -161,17 +161,18 @@ def carry_out(
     finally:
         LISTENER.reset(token)
         signal.signal(signal.SIGINT, previous)
-    if args.json:
-        sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
+    if not args.json:
+        _show(summary, args, sys.stdout)
     else:
-        _show(summary, Console(soft_wrap=True))
-    for left in summary["passed_over"][:_SHOWN]:
-        line = f"left alone: {left['path']}: {left['reason']}"
-        console.print(line, markup=False, highlight=False)
-    for failure in summary["failures"]:
-        where = "" if failure["path"] in failure["reason"] else f"{failure['path']}: "
-        line = f"failed: {where}{failure['reason']}"
-        console.print(line, style="red", markup=False, highlight=False)
+        sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
+        for what, style, left in (
+            ("left alone", "", summary["passed_over"][:_SHOWN]),
+            ("failed", "red", summary["failures"]),
+        ):
+            for one in left:
+                where = "" if one["path"] in one["reason"] else f"{one['path']}: "
+                line = cell(f"{what}: {where}{one['reason']}")
+                console.print(line, style=style, markup=False, highlight=False)
     if code == 1:
         console.print(f"vsa: {RunFailedError(summary)}", style="red", markup=False, highlight=False)
     return code
@@ -211,49 +212,10 @@ def _interrupted(console: Console, args: Namespace) -> None:
     os._exit(INTERRUPTED)
 
 
-def _show(summary: dict[str, Any], console: Console) -> None:
-    segments = summary["segments"]
-
-    def share(count: int) -> str:
-        return f"{count}  ({count / segments:.0%})" if segments else str(count)
-
-    agreement, origins = summary["agreement"], summary["origins"]
-    table = Table(title=f"Run {summary['run_id']}: {summary['status']}", title_justify="left")
-    table.add_column("what")
-    table.add_column("count (share of segments)", justify="right")
-    videos = f"{summary['videos']}"
-    if summary["videos_failed"]:
-        videos += f", {summary['videos_failed']} failed"
-    table.add_row("videos", videos)
-    table.add_row("looked at now", f"{summary['videos_new']}")
-    if summary["passed_over"]:
-        table.add_row("left alone", f"{len(summary['passed_over'])}")
-    table.add_row("segments", str(segments))
-    for modality in ("text", "face", "audio"):
-        if f"with_{modality}" in summary:
-            table.add_row(f"with {modality}", share(summary[f"with_{modality}"]))
-    if summary["foreign"]:
-        table.add_row("in a language the text model lacks", share(summary["foreign"]))
-    table.add_section()
-    for state in ("agree", "disagree", "single", "uncertain", "absent"):
-        table.add_row(f"votes: {state}", share(agreement[state]))
-    table.add_section()
-    for origin in ("consensus", "fusion", "single", "none"):
-        table.add_row(f"labelled by {origin}" if origin != "none" else "not labelled",
-                      share(origins[origin]))  # fmt: skip
-    table.add_section()
-    table.add_row("seconds", f"{summary['seconds']:.1f}")
-    speed = summary["times_real_time"]
-    table.add_row("× real time", f"{speed:g}" if speed is not None else "-")
-    console.print(table)
-    if summary["late_fusion_because"]:
-        console.print(
-            f"Late fusion decided where votes differ: {summary['late_fusion_because']}",
-            markup=False,
-            highlight=False,
-        )
-    elif summary["model_card"]:
-        card = Path(summary["store"]) / summary["model_card"]
-        if card.is_relative_to(Path.cwd()):
-            card = card.relative_to(Path.cwd())
-        console.print(f"Fusion model: {card}", markup=False, highlight=False)
+def _show(summary: dict[str, Any], args: Namespace, out: TextIO) -> None:
+    """What a person needs first, then how it came about."""
+    out.write(f"Run {summary['run_id']}: {summary['status']}\n")
+    write_parts(out, of_run(summary))
+    out.write("\nWhere to look next:\n")
+    for line in [*next_steps(summary), "status"]:
+        out.write(f"  {command(line, args.store)}\n")

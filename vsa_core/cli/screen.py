@@ -5,9 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 from vsa_core.progress import LISTENER
@@ -16,6 +21,7 @@ from vsa_core.progress import LISTENER
 # a caption is written by strangers.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _GAP = 2
+_HEADING = 10  # columns of a heading, with the gap behind it
 # Columns cut narrower than this say nothing: then a row is shown as lines of its own.
 _MIN_WIDTH = 12
 # Columns are as wide as these first rows need, so that `| head` does not wait for the last one.
@@ -61,6 +67,36 @@ def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any
     for line in itertools.chain([columns], texts, following):
         padded = zip(line, widths, numeric, strict=True)
         out.write((" " * _GAP).join(_padded(*column) for column in padded).rstrip() + "\n")
+
+
+def write_parts(out: TextIO, parts: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Headings with their lines beside them; a terminal's lines are broken between words."""
+    width = shutil.get_terminal_size().columns if out.isatty() else None
+    for heading, lines in parts:
+        for number, line in enumerate(lines):
+            first = f"{'' if number else heading:<{_HEADING}}"
+            out.write("\n".join(_broken(first + cell(line), width)) + "\n")
+
+
+def _broken(line: str, width: int | None) -> list[str]:
+    """A line in pieces that fit; no word is cut, however long it is."""
+    if width is None:
+        return [line.rstrip()]
+    return textwrap.wrap(
+        line,
+        max(width, 2 * _HEADING),
+        subsequent_indent=" " * (_HEADING + _GAP),
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+
+
+def command(line: str, store: str) -> str:
+    """A `vsa` command over a store, as it can be typed."""
+    called = Path(sys.argv[0])
+    name = str(called) if called.name == "vsa" and shutil.which("vsa") != str(called) else "vsa"
+    return f"{name} {line}" + ("" if store == "store" else f" --store {shlex.quote(store)}")
 
 
 def write_json(out: TextIO, value: Any) -> None:

@@ -1,25 +1,29 @@
-"""`vsa status`: what a store holds, the last runs, how sure the labels are, and what failed."""
+"""`vsa status`: what a store holds, what is not labelled and why, how sure it is, and who ran."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from vsa_core.cli import OK, opened_store
-from vsa_core.cli.confidence import estimate_line, write_levels
-from vsa_core.cli.screen import cell, write_json, write_table
+from vsa_core.cli.confidence import write_levels
+from vsa_core.cli.screen import cell, command, write_json, write_parts, write_table
+from vsa_core.story import FAILED, counted, in_order, knowing, left_out, tell
 
 if TYPE_CHECKING:
     from vsa_core.store import Store
 
-_Ask: TypeAlias = "Callable[[str], list[dict[str, Any]]]"
+_Ask: TypeAlias = "Callable[..., list[dict[str, Any]]]"
 
 _LAST_RUNS = 5
-_SHOWN_FAILURES = 20
+_SHOWN_CHANNELS = 20
+_SHOWN_SOURCES = 24  # characters
+_SAME = 5e-4  # as figures are shown
+_MINUTES_S = 180  # shorter is told in seconds
 _LABEL_COLUMNS = ("sentiment", "origin", "agreement")
 
 # No row is read that can be counted without: in a store of millions that is what takes the time.
@@ -35,7 +39,14 @@ SELECT
   ) AS failures
 FROM videos
 """
-_LABELS = "SELECT sentiment, origin, agreement, count(*) AS n FROM labels GROUP BY ALL"
+_LABELS = """
+SELECT sentiment, origin, agreement, count(*) AS n, count(emotion) AS emotions
+FROM labels GROUP BY ALL
+"""
+_LABELLED_VIDEOS = "SELECT count(DISTINCT video_id) AS n FROM labels WHERE sentiment IS NOT NULL"
+_WORDS = """
+SELECT captions_kind, count(*) AS n FROM videos SEMI JOIN current_runs USING (video_id) GROUP BY ALL
+"""
 _LACKING = "FROM predictions WHERE modality = 'text' AND status = 'foreign'"
 # Of the models that made the current labels: segments in a language their text model lacks.
 _FOREIGN = f"""
@@ -44,10 +55,37 @@ FROM labels AS l JOIN (SELECT segment_id, backend {_LACKING}) AS p USING (segmen
 WHERE list_contains(l.backends, p.backend)
 GROUP BY ALL ORDER BY n DESC, language
 """
+_CHANNELS = """
+WITH tried AS (  -- of several attempts at an address the best counts
+  SELECT
+    channel,
+    arg_min(state, array_position(['labelled', 'refused', 'failed', 'later'], state)) AS state,
+    max(tried_at) AS tried_at
+  FROM attempts GROUP BY channel, source_id
+)
+SELECT
+  channel,
+  count(*) FILTER (state = 'labelled') AS labelled,
+  count(*) FILTER (state = 'refused') AS refused,
+  count(*) FILTER (state = 'failed') AS failed,
+  count(*) FILTER (state = 'later') AS later,
+  max(tried_at) AS last_tried
+FROM tried GROUP BY channel ORDER BY last_tried DESC, failed DESC, channel
+"""
+_MODELS = """
+SELECT
+  domain,
+  arg_max(current_model_id, (sequence, decision_id)) AS model_id,
+  arg_max(action, (sequence, decision_id)) AS last_action,
+  arg_max(reason, (sequence, decision_id)) AS reason,
+  arg_max(decided_by, (sequence, decision_id)) AS decided_by,
+  max(decided_at) AS decided_at
+FROM promotions GROUP BY domain ORDER BY domain
+"""
 _RUNS = "SELECT * FROM runs ORDER BY finished_at DESC, run_id"
 _SHOWN = (
     "run_id", "status", "finished_at", "seconds", "profile", "videos", "videos_failed", "segments",
-    "model_id",
+    "model_id", "sources",
 )  # fmt: skip
 # Label by label of one run: at how many of the levels it is kept, its confidence, and whether it
 # is right. A review is a check of a label that did not learn from it: one given since the run
@@ -87,29 +125,51 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(sys.stdout, found)
     else:
-        _show(sys.stdout, found)
+        _show(sys.stdout, found, args.store)
     return OK
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """What `--json` prints: counts by name, the last runs, failures, files and bytes by table."""
-    from vsa_core.query import look
+    """What `--json` prints: counts by name, the last runs, failures, files and bytes by table.
+
+    What `vsa run --json` tells too has the same names: videos_labelled, segments, labelled,
+    emotions, sentiments, words, left_out (without `asked`), estimates, warnings.
+    """
+    from vsa_core.query import look, shipped_query
     from vsa_core.schemas import TABLES
+
+    query = shipped_query("not_labelled").sql
 
     def asked(ask: _Ask) -> dict[str, Any]:
         [videos] = ask(_VIDEOS)
         failures = videos.pop("failures")
-        segments, reviews = (_count(ask, f"FROM {table}") for table in ("segments", "reviews"))
-        labels = [{**row, "sentiment": row["sentiment"] or "null"} for row in ask(_LABELS)]
+        segments, reviews = (_count(ask, f"SELECT count(*) AS n FROM {table}")
+                             for table in ("segments", "reviews"))  # fmt: skip
+        rows = ask(_LABELS)
+        labelled = sum(row["n"] for row in rows if row["sentiment"])
+        labels = [{**row, "sentiment": row["sentiment"] or "null"} for row in rows]
+        every = labelled == sum(row["n"] for row in rows)
         runs = ask(_RUNS)
+        counts = [json.loads(run["counts"]) for run in runs]
+        models = not all(_nobody_failed(one) for one in counts)
         return {
             **videos,
+            "videos_labelled": _count(
+                ask, "SELECT count(*) AS n FROM current_runs" if every else _LABELLED_VIDEOS
+            ),
             "segments": segments,
-            "labels": sum(row["n"] for row in labels),
+            "labels": sum(row["n"] for row in rows),
+            "labelled": labelled,
+            "emotions": sum(row["emotions"] for row in rows),
+            "sentiments": {k: n for k, n in _totals(labels, "sentiment").items() if k != "null"},
             **{f"labels_by_{column}": _totals(labels, column) for column in _LABEL_COLUMNS},
-            "foreign": _foreign(ask, runs),
+            "words": {row["captions_kind"]: row["n"] for row in ask(_WORDS)},
+            "foreign": _foreign(ask) if models else {},
+            "left_out": _left_out(ask(query, {"models": models, "labels": not every}), runs),
             "reviews": reviews,
-            "last_runs": [_shown(run) for run in runs[:_LAST_RUNS]],
+            "last_runs": [_shown(*one) for one in zip(runs[:_LAST_RUNS], counts, strict=False)],
+            "channels": [_plain(row) for row in ask(_CHANNELS)],
+            "models": [_plain(row) for row in ask(_MODELS)],
             **_knowing(ask, runs, reviews),
             "failures": failures,
         }
@@ -118,22 +178,51 @@ def summary(store: Store) -> dict[str, Any]:
     return {"store": store.location, **look(store, asked), "tables": sizes}
 
 
-def _foreign(ask: _Ask, runs: list[dict[str, Any]]) -> dict[str, int]:
-    """Count by language; no run that found none makes anybody look at its predictions."""
-    if all(json.loads(run["counts"]).get("foreign") == 0 for run in runs):
-        return {}
-    some = _count(ask, _LACKING)
+def _nobody_failed(counts: dict[str, Any]) -> bool:
+    """Whether a run's counts say that no model failed on, or did not know, a segment.
+
+    Then nobody need look at predictions; a run of an older version does not say.
+    """
+    errors = counts.get("errors")
+    return counts.get("foreign") == 0 and errors is not None and not any(errors.values())
+
+
+def _foreign(ask: _Ask) -> dict[str, int]:
+    """Count by language of the segments that the text model does not speak."""
+    some = _count(ask, f"SELECT count(*) AS n {_LACKING}")
     return {row["language"]: row["n"] for row in ask(_FOREIGN)} if some else {}
 
 
-def _count(ask: _Ask, of: str) -> int:
-    [row] = ask(f"SELECT count(*) AS n {of}")
+def _left_out(rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is not labelled by kind; also channels that the last run could not list."""
+    found: defaultdict[str, list[tuple[str, str | None]]] = defaultdict(list)
+    counts: Counter[str] = Counter()
+    for row in rows:
+        found[row["what"]].append((row["video"], row["why"]))
+        counts[row["what"]] += 1 if row["segments"] is None else row["segments"]
+    known = {row["video"] for row in rows}
+    for line in runs[0]["failures"] if runs else ():
+        parts = line.split(": ")  # a path may hold that too
+        if not any(": ".join(parts[:n]) in known for n in range(1, len(parts))):
+            found[FAILED].append((parts[0], ": ".join(parts[1:])))
+            counts[FAILED] += 1
+    return in_order(left_out(what, found[what], count=counts[what]) for what in found)
+
+
+def _count(ask: _Ask, sql: str) -> int:
+    [row] = ask(sql)
     n: int = row["n"]
     return n
 
 
-def _shown(run: dict[str, Any]) -> dict[str, Any]:
-    return {name: run[name] for name in _SHOWN} | {"finished_at": run["finished_at"].isoformat()}
+def _shown(run: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    return _plain({name: run[name] for name in _SHOWN} | {"labelled": counts.get("labelled")})
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row, JSON-able."""
+    times = {name: at.isoformat() for name, at in row.items() if hasattr(at, "isoformat")}
+    return row | times
 
 
 def _knowing(ask: _Ask, runs: list[dict[str, Any]], reviews: int) -> dict[str, Any]:
@@ -152,21 +241,25 @@ def _knowing(ask: _Ask, runs: list[dict[str, Any]], reviews: int) -> dict[str, A
     """
     if not runs:
         return {"by_confidence": [], "estimates": {}, "warnings": []}
-    said = json.loads(runs[0]["metrics"]).get("knowing", {})
-    warnings = list(said.get("warnings", ()))
+    report = json.loads(runs[0]["metrics"])
+    said = knowing(report)
     if drift := _drift(ask, [run for run in runs if run["profile"] == runs[0]["profile"]][:2]):
-        warnings.append(drift)
-    return {
-        "by_confidence": _levels(ask, runs[0], reviews),
-        "estimates": {
-            target: found["estimate"] for target, found in said.get("targets", {}).items()
-        },
-        "warnings": warnings,
-    }
+        said["warnings"].append(drift)
+    return {"by_confidence": _levels(ask, runs[0], reviews, _calibrated(report)), **said}
 
 
-def _levels(ask: _Ask, run: dict[str, Any], reviews: int) -> list[dict[str, Any]]:
-    """What keeping only the labels of a run that are at least so sure comes to."""
+def _calibrated(report: dict[str, Any]) -> bool:
+    """Whether the confidences of a run's sentiments are the estimate of how right they are."""
+    said = report.get("knowing", {}).get("targets", {}).get("sentiment", {})
+    value, mean = said.get("estimate", {}).get("value"), said.get("mean_confidence")
+    return value is not None and mean is not None and abs(value - mean) < _SAME
+
+
+def _levels(ask: _Ask, run: dict[str, Any], reviews: int, calibrated: bool) -> list[dict[str, Any]]:
+    """What keeping only the labels of a run that are at least so sure comes to.
+
+    `expected` is null unless the run's confidences are calibrated.
+    """
     from vsa_core.fusion.abstain import LEVELS
 
     counts = "TRUE" if run["model_card"] is None else f"r.first_at > '{run['started_at']}'"
@@ -179,6 +272,8 @@ def _levels(ask: _Ask, run: dict[str, Any], reviews: int) -> list[dict[str, Any]
         )
     )
     total = sum(row["n"] for row in rows)
+    if not total:
+        return []
     levels = []
     for number, level in enumerate(LEVELS):
         # The levels rise: what is kept at so many is kept at the first so many.
@@ -189,12 +284,12 @@ def _levels(ask: _Ask, run: dict[str, Any], reviews: int) -> list[dict[str, Any]
             {
                 "confidence": level,
                 "coverage": n / total,
-                "expected": sum(row["sure"] for row in kept) / n if n else None,
+                "expected": sum(row["sure"] for row in kept) / n if n and calibrated else None,
                 "reviewed": hits / checked if checked else None,
                 "reviews": checked,
             }
         )
-    return levels if total else []
+    return levels
 
 
 def _drift(ask: _Ask, runs: list[dict[str, Any]]) -> str | None:
@@ -228,48 +323,85 @@ def _totals(labels: list[dict[str, Any]], column: str) -> dict[str, int]:
     return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _show_knowing(out: TextIO, found: dict[str, Any]) -> None:
-    if found["by_confidence"]:
-        out.write("\nsentiments of the last run\n")
-        write_levels(out, found["by_confidence"])
-    for target, estimate in found["estimates"].items():
-        out.write(f"{target}: {estimate_line(estimate)}\n")
-    for line in found["warnings"]:
-        out.write(f"warning: {line}\n")
-
-
 def _size(store: Store, table: str) -> dict[str, int]:
     files = store.every_file(table)
     return {"files": len(files), "bytes": sum(file.size for file in files)}
 
 
-def _show(out: TextIO, found: dict[str, Any]) -> None:
-    hours = found["duration_ms"] / 3_600_000
-    failed = f", {found['videos_failed']} failed" if found["videos_failed"] else ""
-    out.write(f"{found['store']}\n\n")
-    out.write(f"videos    {found['videos']} ({hours:.2f} h{failed})\n")
-    out.write(f"segments  {found['segments']}\n")
-    out.write(f"labels    {found['labels']}\n")
-    for by in _LABEL_COLUMNS:
-        counts = found[f"labels_by_{by}"]
-        shares = ", ".join(f"{n} {name}" for name, n in counts.items())
-        out.write(f"  by {by:<10} {shares or '-'}\n")
+def _show(out: TextIO, found: dict[str, Any], store: str) -> None:
+    seconds = found["duration_ms"] / 1000
+    hours = f"{seconds / 3600:,.2f} h" if seconds >= _MINUTES_S else f"{seconds:,.0f} s"
+    length = f" of {hours}" if seconds else ""
+    out.write(f"{found['store']}: {_many(found['videos'], 'video')}{length}\n\n")
+    parts = tell(found)
+    for heading, by in (("Decided", "origin"), ("Votes", "agreement")):
+        parts.append((heading, [counted(found[f"labels_by_{by}"])]))
+    parts.append(("Reviews", [f"{found['reviews']:,}" if found["reviews"] else ""]))
     if found["foreign"]:
-        shares = ", ".join(f"{n} {language}" for language, n in found["foreign"].items())
-        out.write(f"  in languages that the text model lacks, without its vote: {shares}\n")
-    out.write(f"reviews   {found['reviews']}\n")
+        parts.append(("Foreign", [counted(found["foreign"])]))
+    parts.append(("Model", _models(found)))
+    parts.append(("On disk", [_disk(found["tables"])]))
+    write_parts(out, [(heading, lines) for heading, lines in parts if any(lines)])
+    levels = found["by_confidence"]
+    if any(row["expected"] is not None or row["reviews"] for row in levels):
+        out.write("\nKeeping only the sentiments of the last run that are at least so sure\n")
+        write_levels(out, levels)
+    if found["channels"]:
+        out.write("\nChannels, by the best attempt at each address\n")
+        shown = [_row(channel) for channel in found["channels"][:_SHOWN_CHANNELS]]
+        write_table(out, list(shown[0]), [list(row.values()) for row in shown])
+        more = len(found["channels"]) - len(shown)
+        out.write(f"… and {more} more: --json lists all\n" if more else "")
     if found["last_runs"]:
-        out.write("\nlast runs\n")
-        runs = [{**run, "finished_at": run["finished_at"][:19]} for run in found["last_runs"]]
-        write_table(out, list(runs[0]), [list(run.values()) for run in runs])
-    _show_knowing(out, found)
-    if found["failures"]:
-        out.write("\nfailed videos\n")
-        for failure in found["failures"][:_SHOWN_FAILURES]:
-            out.write(f"  {cell(failure['media_path'])}: {cell(failure['reason'])}\n")
-        more = len(found["failures"]) - _SHOWN_FAILURES
-        if more > 0:
-            out.write(f"  … and {more} more: --json lists all\n")
-    out.write("\non disk\n")
-    sizes = [(name, size["files"], size["bytes"]) for name, size in found["tables"].items()]
-    write_table(out, ["table", "files", "bytes"], sizes)
+        out.write("\nLast runs\n")
+        shown = [_row(_brief(run)) for run in found["last_runs"]]
+        write_table(out, list(shown[0]), [list(row.values()) for row in shown])
+    if found["left_out"]:
+        out.write(f"\nAll that is left out: {command('query @not_labelled', store)}\n")
+
+
+def _brief(run: dict[str, Any]) -> dict[str, Any]:
+    """What of a run fits a line."""
+    sources = cell(", ".join(run["sources"]))
+    if len(sources) > _SHOWN_SOURCES:
+        sources = f"{sources[: _SHOWN_SOURCES - 1]}…"
+    labelled = run["segments"] if run["labelled"] is None else run["labelled"]
+    return {
+        "finished": run["finished_at"],
+        "status": run["status"],
+        "videos": run["videos"],
+        "failed": run["videos_failed"],
+        "labelled": labelled,
+        "sources": sources,
+    }
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """Times to the minute, underscores as spaces."""
+    times = ("finished", "last_tried")
+    return {
+        name.replace("_", " "): value[:16].replace("T", " ") if name in times else value
+        for name, value in row.items()
+    }
+
+
+def _models(found: dict[str, Any]) -> list[str]:
+    """Which fusion model labels each domain, and since when."""
+    lines = [
+        f"{row['domain']}: {row['model_id'] or 'none'}; last decision "
+        f"{row['decided_at'][:16].replace('T', ' ')} by {row['decided_by']}: "
+        f"{row['last_action'].replace('_', ' ')}, {row['reason']}"
+        for row in found["models"]
+    ]
+    if not lines and found["last_runs"]:
+        return [f"{found['last_runs'][0]['model_id']} of the last run; none is promoted"]
+    return lines
+
+
+def _disk(tables: dict[str, dict[str, int]]) -> str:
+    files, size = (sum(table[what] for table in tables.values()) for what in ("files", "bytes"))
+    return f"{size / 1e6:,.1f} MB in {_many(files, 'file')}" if files else ""
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -29,6 +29,7 @@ _STRANGE_KAPPA = 0.2
 _KNOWN_NATS = 0.02
 _SLOPES = np.linspace(0, 1.2, 13)
 _SAMPLE = 50_000
+_REVIEWS, _FEW_TO_REVIEW = 100, 40
 MOST_JUDGED_TWICE = 50_000
 # What decides where the engine's confidences are calibrated by its own fit.
 _CALIBRATED = ("experts", "votes")
@@ -87,14 +88,14 @@ def expected(views: Views, fused: Fused, target: str, second: Fused | None = Non
             confidence,
             None,
             "the votes of different views do not go together beyond chance, so agreement says "
-            "nothing about who is right: have about 100 segments reviewed",
+            f"nothing about who is right: {_review(len(confidence))}",
         )
     elif fused.model.network is not None or fused.model.engine is not None:
         return Expected(
             confidence,
             None,
-            "the labels rest on embeddings that the votes' agreement does not judge: have about "
-            "100 segments reviewed",
+            "the labels rest on embeddings that the votes' agreement does not judge: "
+            f"{_review(len(confidence))}",
         )
     else:
         logs = np.where(has_vote(said)[..., None], late.log_probs(said), np.nan)
@@ -102,6 +103,13 @@ def expected(views: Views, fused: Fused, target: str, second: Fused | None = Non
     own = np.nan_to_num(probs).argmax(axis=1)
     right = np.where(labelled, judge[np.arange(len(own)), own], np.nan)
     return Expected(confidence, right)
+
+
+def _review(segments: int) -> str:
+    """What people can do about it, in proportion to how many segments there are."""
+    if segments < _FEW_TO_REVIEW:
+        return "have all of the segments reviewed"
+    return f"have about {min(_REVIEWS, segments // 2)} segments reviewed"
 
 
 def _decides(fused: Fused, target: str) -> str | None:
@@ -238,8 +246,8 @@ def _of_engine(views: Views, engine: Crossview, target: str) -> list[str | None]
     if decides == "product" and facts["votes_association_z"] <= ASSOCIATED:
         lines.append(
             "the votes of different views go together no more than chance would have it, so the "
-            "labels are the votes' product and confidences are not calibrated: have about 100 "
-            "segments reviewed, or find better models"
+            f"labels are the votes' product and confidences are not calibrated: {_review(n)}, or "
+            "find better models"
         )
     elif decides == "product":
         lines.append(
@@ -249,12 +257,12 @@ def _of_engine(views: Views, engine: Crossview, target: str) -> list[str | None]
     elif decides == "taught":
         lines.append(
             "there is too little to fit the experts' weights on, so they are fixed and the "
-            "confidences are not calibrated: have about 100 segments reviewed"
+            f"confidences are not calibrated: {_review(n)}"
         )
     elif n < FEW_SEGMENTS:
         lines.append(
-            f"{n} segments are few to calibrate on: confidences are likely too high; have about "
-            "100 segments reviewed, or add videos"
+            f"{n} segments are few to calibrate on: confidences are likely too high; {_review(n)}, "
+            "or add videos"
         )
     kappa = facts.get("agreement_with_late_fusion_kappa")
     if decides == "experts" and kappa is not None and kappa < _STRANGE_KAPPA:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vsa_core import progress
 from vsa_core.config import Settings, fingerprint
 from vsa_core.errors import MediaError, said
+from vsa_core.incomplete import incomplete
 from vsa_core.ingest.folder import videos_in
 from vsa_core.language import tag_of
 from vsa_core.media import probe
@@ -233,7 +234,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
             has_video=media.has_video,
             has_audio=media.has_audio,
             sound_track=media.sound_track,
-            note="; ".join(filter(None, [info_note, *media.notes])) or None,
+            note="; ".join(filter(None, [info_note, incomplete(media), *media.notes])) or None,
         )
     except Exception as error:
         reason = said(error)

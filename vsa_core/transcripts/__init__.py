@@ -15,6 +15,7 @@ from vsa_core.language import detect, detector, mistagged, near, speaks, tag_of
 from vsa_core.progress import Steps
 from vsa_core.schemas import CORPUS, table_from_rows
 from vsa_core.store import Store, TableRef
+from vsa_core.story import NOBODY_SPEAKS
 from vsa_core.transcripts.asr import Transcriber, load_transcriber
 from vsa_core.transcripts.caption_files import ignored_captions, name_language
 from vsa_core.transcripts.captions import Wanted, find_captions, read_captions, read_stream
@@ -203,7 +204,7 @@ def _commit(
     if transcript.note:
         notes.append(transcript.note)
     elif not transcript.cues:
-        notes.append("nobody speaks: nothing to label")
+        notes.append(NOBODY_SPEAKS)
     # The video's row first: a transcript that stands means that this stands too.
     note_on_video(store, video["video_id"], *notes, captions_kind=transcript.source)
     rows = _rows(video["video_id"], transcript)
