@@ -45,7 +45,7 @@ from vsa_core.schemas import (
 from vsa_core.store import Store, TableRef
 
 # Raised whenever the same inputs and settings would give another table.
-_VERSION = 4
+_VERSION = 5
 # Keeps an emotion no view thought of possible where the sentiment excludes all the others.
 _LEAST_EMOTION = 1e-6
 _TIE_DECIMALS = 5
