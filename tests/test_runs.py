@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vsa_core.config import NamedModel, Settings
+from vsa_core.config import NamedModel, Settings, fingerprint
 from vsa_core.labels import Modality
 from vsa_core.runs import RunFailedError, backend_ids, identify, record, summarise
 from vsa_core.schemas import TABLES, table_from_rows
@@ -138,6 +138,13 @@ class TestMany:
         monkeypatch.setattr(Store, "find", find)
         assert identify(str(tmp_path), self.VIDEOS, "m", FAKE) == before
 
+    def test_a_run_of_an_older_vsa_is_another_one(self, tmp_path: Path) -> None:
+        """It may have taken a model's failure for a result, under the same fingerprints."""
+        store = self.put(tmp_path)
+        (backend,) = backend_ids(FAKE).values()
+        inputs = [[video, backend, video] for video in self.VIDEOS]
+        older = "r" + fingerprint("run/1", inputs, "m", FAKE.fingerprint())
+        assert identify(store.location, self.VIDEOS, "m", FAKE) != older
 
 def put_video(store: Store, video_id: str, note: str | None, spoken: bool) -> None:
     row = {field.name: None for field in TABLES["videos"].schema} | {

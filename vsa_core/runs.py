@@ -79,7 +79,7 @@ def identify(root: str, video_ids: Sequence[str], model_id: str, settings: Setti
         for video_id in video_ids:
             ref = refs.get(video_id)
             made_from.append([video_id, backend_id, ref.fingerprint if ref else None])
-    return "r" + fingerprint("run/1", made_from, model_id, settings.fingerprint())
+    return "r" + fingerprint("run/2", made_from, model_id, settings.fingerprint())
 
 
 def summarise(

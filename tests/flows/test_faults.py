@@ -23,6 +23,7 @@ from tests.fakes import Fake, FakeSample
 from tests.flows.test_label import captions, contents, film, label
 from tests.small_site import Site
 from vsa_core.backends import Backend, Prediction
+from vsa_core.channels import Channel
 from vsa_core.config import load_config
 from vsa_core.errors import BackendError, ConfigError, MediaError, ModelError, StoreError
 from vsa_core.ingest import Found
@@ -321,6 +322,23 @@ def test_an_unexpected_error_costs_one_address(
     monkeypatch.setattr("tasks.ingest.core_fetch", full)
     with pytest.raises(StoreError, match="no space left"):
         fetch.fn(found, settings, str(tmp_path / "store"))
+
+
+def test_an_unexpected_error_costs_one_address_of_a_channel(
+    fake_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.channels import list_channel
+
+    def listed(url: str, *_: Any) -> list[Item]:
+        if url.endswith("/odd"):
+            raise KeyError("entries")
+        return [Item(url=f"{url}/1", source_id="s1")]
+
+    monkeypatch.setattr("tasks.channels.listed", listed)
+    channel = Channel(name="talks", urls=("https://example.org/odd", "https://example.org/good"))
+    news = list_channel.fn(channel, load_config(fake_config), {}, False)
+    assert news.problems == ("unexpected KeyError: 'entries'",)
+    assert [one.item.url for one in news.found] == ["https://example.org/good/1"]
 
 
 class TestShard:

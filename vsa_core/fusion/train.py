@@ -30,7 +30,7 @@ from vsa_core.labels import Modality
 from vsa_core.store import CARD, Store
 
 # Raised whenever the same inputs and settings would learn something else.
-_VERSION = 4
+_VERSION = 5
 # What decides where there is nothing to learn from: what the engine itself falls back to.
 _FALLBACK = "late-product"
 # The limit counts by the videos it leaves.
