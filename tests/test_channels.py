@@ -72,3 +72,11 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, told: str) 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_channels(tmp_path / "channels.yaml")
+
+
+def test_a_password_in_a_wrong_address_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "channels.yaml"
+    path.write_text("channels: [{name: a, url: 'htps://ann:s3cret@example.org/feed'}]")
+    with pytest.raises(ConfigError, match=r"example\.org/feed") as told:
+        load_channels(path)
+    assert "s3cret" not in str(told.value)

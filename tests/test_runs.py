@@ -146,6 +146,7 @@ class TestMany:
         older = "r" + fingerprint("run/1", inputs, "m", FAKE.fingerprint())
         assert identify(store.location, self.VIDEOS, "m", FAKE) != older
 
+
 def put_video(store: Store, video_id: str, note: str | None, spoken: bool) -> None:
     row = {field.name: None for field in TABLES["videos"].schema} | {
         "video_id": video_id, "status": "ok", "note": note, "source_url": "", "title": video_id,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vsa_core.config import Filters, Settings
 from vsa_core.errors import ConfigError
+from vsa_core.ingest.addresses import shown
 
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")]
 
@@ -101,8 +102,8 @@ def load_channels(path: Path) -> Channels:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(_place(part, values) for part in first["loc"]) or "channels"
-        shown = repr(first["input"])
-        raise ConfigError(f"{path}: {where}: {first['msg']} (got {shown[:200]})") from error
+        said = f"{path}: {where}: {first['msg']} (got {repr(first['input'])[:200]})"
+        raise ConfigError(shown(said)) from error
 
 
 def _place(part: int | str, values: dict[str, Any]) -> str:

@@ -136,7 +136,11 @@ def test_what_folders_are_named_is_a_column(tmp_path: Path) -> None:
             b"PK\x03\x04 a spreadsheet's own",
             "or as CSV, TSV, JSON, JSON Lines or Parquet",
         ),
-        ("a.csv.gz", gzip.compress(b"segment_id\na\n"), "a.csv.gz is not Parquet, or is torn"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"segment_id\na\n", mtime=0),
+            "a.csv.gz is not Parquet, or is torn",
+        ),
         ("b.csv", None, "is not there: give a file (CSV"),
     ],
 )

@@ -21,11 +21,13 @@ from vsa_core import archive
 from vsa_core.archive import State
 from vsa_core.backends import Prediction
 from vsa_core.cli import main
-from vsa_core.errors import ConfigError, UsageError
+from vsa_core.config import Settings
+from vsa_core.errors import ConfigError, MediaError, UsageError
 from vsa_core.fusion import LATE_FUSION
+from vsa_core.ingest import Found, ingest
 from vsa_core.query import ask
 from vsa_core.runs import RunFailedError
-from vsa_core.store import Store
+from vsa_core.store import Store, TableRef
 from vsa_core.story import of_run
 from vsa_core.verify import verify
 
@@ -360,13 +362,23 @@ def test_a_feed_that_is_out_for_two_nights_comes_back(
 
 
 def test_an_episode_that_was_not_there_or_damaged_is_fetched_the_next_night(
-    channels: Path, channel_site: Site, tmp_path: Path, web_config: Path
+    channels: Path,
+    channel_site: Site,
+    tmp_path: Path,
+    web_config: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     site, store = channel_site, tmp_path / "store"
     whole = dict(site.pages)
     del site.pages["/talk0"]
     site.file("/talk1.mp4", whole["/talk1.mp4"][1][:900])
-    site.page("/talk3.mp4", "We are back soon.", "Maintenance")
+
+    def breaks(found: Found, settings: Settings, to: Store) -> TableRef:
+        if found.item.title == "Talk 3":  # damage that shows only in a stage
+            raise MediaError(f"{found.item.shown} does not decode")
+        return ingest(found, settings, to)
+
+    monkeypatch.setattr("tasks.ingest.core.ingest", breaks)
     [first] = watch(channels, store, web_config)
     assert (first["videos_new"], first["videos_failed"]) == (3, 3)
     for failure in first["failures"]:
@@ -374,7 +386,12 @@ def test_an_episode_that_was_not_there_or_damaged_is_fetched_the_next_night(
         assert ".part" not in failure["reason"]
         assert str(store) not in failure["reason"]
     site.pages.update(whole)
+    monkeypatch.undo()
+    site.asked.clear()
     [second] = watch(channels, store, web_config)
     assert (second["videos_new"], second["videos_failed"]) == (3, 0)
+    assert {path for path in site.asked if path.endswith(".mp4")} == {
+        f"/talk{number}.mp4" for number in (0, 1, 3)
+    }
     assert states(store) == {State.LABELLED: 6}
     assert verify(Store(store)) == []
