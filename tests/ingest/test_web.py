@@ -61,12 +61,28 @@ def test_what_is_here_is_not_asked_for_again(site: Site, film_bytes: bytes, tmp_
     assert site.asked == []
 
 
-def test_captions_in_other_languages_are_left(
+def test_captions_in_another_language_are_fetched_where_none_is_in_a_wanted_one(
     site: Site, film_bytes: bytes, tmp_path: Path
 ) -> None:
     url = site.talk("/talk", film_bytes, "Good morning.", "A talk")
     one = got(url, tmp_path, transcripts={"languages": ["de"]})
-    assert list(one.path.parent.glob("*.vtt")) == []
+    assert [p.name for p in one.path.parent.glob("*.vtt")] == [f"{one.item.source_id}.en.vtt"]
+
+
+@pytest.mark.parametrize(
+    ("offered", "kind", "due"),
+    [
+        ({"fr": "Bonjour.", "es": "Hola."}, "subtitles", "es.vtt"),
+        ({"fr": "Bonjour.", "it": "Ciao."}, "subtitles", "fr.vtt"),
+        ({"fr": "Bonjour.", "es": "Hola."}, "automatic_captions", "es-orig.vtt"),
+    ],
+)
+def test_of_foreign_captions_those_of_what_is_spoken_are_fetched(
+    site: Site, film_bytes: bytes, tmp_path: Path, offered: dict[str, str], kind: str, due: str
+) -> None:
+    url = platform(site, "other", film_bytes, language="es", **{kind: captions(site, **offered)})
+    one = got(url, tmp_path, transcripts={"languages": ["en"]})
+    assert [p.name for p in one.path.parent.glob("*.vtt")] == [f"{one.item.source_id}.{due}"]
 
 
 def platform(site: Site, video: str, film_bytes: bytes, **told: object) -> str:

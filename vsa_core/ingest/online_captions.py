@@ -28,7 +28,9 @@ def wanted_captions(info: Offered, languages: Sequence[str]) -> list[tuple[str, 
     """Which of the captions of a page to fetch.
 
     Those people made in any of the languages. Only without one, automatic ones: of what is spoken
-    where that is wanted, else a machine's translation into the first language that has one.
+    where that is wanted, else a machine's translation into the first language that has one. Where
+    nothing is in a wanted language, those people made in the one that is spoken, else in any, else
+    automatic ones of what is spoken.
 
     Args:
         info: what yt-dlp found out about the page.
@@ -51,6 +53,9 @@ def wanted_captions(info: Offered, languages: Sequence[str]) -> list[tuple[str, 
             chosen = [key for tag in languages for key in own if _fits(key, tag)][:1]
         if not chosen:
             chosen = [key for tag in languages for key in heard if _fits(key, tag)][:1]
+        if not chosen:
+            spoken_in = [key for key in made if spoken and _fits(key, spoken)]
+            chosen = spoken_in or list(made)[:1] or own[:1]
     found: dict[str, dict[str, Any]] = {}
     for key in chosen:
         one = made.get(key) or heard[key]
