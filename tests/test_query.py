@@ -116,13 +116,20 @@ class TestViews:
         [label] = rows(store, "FROM labels WHERE segment_id = $id", id=segment_id("v01", 4_000))
         assert (label["sentiment"], label["emotion"]) == ("positive", "fear")
 
-    def test_a_review_of_the_emotion_alone_leaves_the_confidence(self, store: Store) -> None:
+    def test_a_review_of_the_emotion_alone_leaves_the_sentiments_confidence(
+        self, store: Store
+    ) -> None:
         late = [review("p9", "v02", 1_000, 8, None, "anger")]
         store.commit("reviews", "b9", table_from_rows("reviews", late), "f")
         [label] = rows(store, "FROM labels WHERE video_id = 'v02'")
         assert (label["sentiment"], label["emotion"]) == ("negative", "anger")
         assert label["origin"] == "human"
         assert label["confidence"] == pytest.approx(0.75)
+        assert label["emotion_confidence"] is None
+        late = [review("p8", "v01", 0, 8, "neutral", None)]
+        store.commit("reviews", "b8", table_from_rows("reviews", late), "f")
+        [label] = rows(store, "FROM labels WHERE segment_id = $id", id=segment_id("v01", 0))
+        assert (label["confidence"], label["emotion_confidence"]) == (None, 1)
 
     def test_compacted_rows_with_a_newer_file_do_not_count(self, store: Store) -> None:
         before = {v: rows(store, f"FROM {v} ORDER BY ALL") for v in ("videos", "predictions")}

@@ -20,6 +20,7 @@ from vsa_core.assess import Assessment, assess
 from vsa_core.assess.given import predictions_of, read_known, read_predictions, video_of
 from vsa_core.errors import StoreError, UsageError
 from vsa_core.labels import SENTIMENTS
+from vsa_core.schemas import table_from_rows
 
 
 def assessed(predictions: Path | str, truth: Path | str, **more: object) -> Assessment:
@@ -286,6 +287,17 @@ class TestAStore:
         assert (mistake.text, mistake.start_ms, mistake.end_ms) == ("it is a phone", 4_000, 7_000)
         assert mistake.votes == {"text": "neutral", "face": "positive", "audio": None}
         assert mistake.confidence == pytest.approx(0.6)
+
+    def test_a_name_that_two_videos_have_is_nobodys(self, tmp_path: Path) -> None:
+        store = small_store(tmp_path / "store")
+        columns = ["video", "start_ms", "end_ms", "sentiment"]
+        rows = [("Video 1", 0, 3000, "positive"), ("v02.mp4", 1000, 4000, "negative")]
+        truth = written(tmp_path / "t.csv", columns, rows)
+        about = assessed(tmp_path / "store", truth).targets["sentiment"]
+        assert (about.coverage.value, about.accuracy.value) == (1, 1)
+        other = store.read(store.find("videos", "v01")).to_pylist()[0] | {"video_id": "v05"}
+        store.commit("videos", "v05", table_from_rows("videos", [other]), "f")
+        assert assessed(tmp_path / "store", truth).targets["sentiment"].coverage.value == 0.5
 
     def test_against_the_reviews_of_the_store_and_of_another(self, tmp_path: Path) -> None:
         small_store(tmp_path / "store")
