@@ -72,7 +72,7 @@ def test_the_command_line_reads_a_bucket(
     label_sources([f"{channel_site.address}/talk1"], there, config=str(web_config))
     for words in (["status"], ["query", "@most_negative"], ["store", "verify"]):
         assert main([*words, "--store", there]) == 0, words
-    assert "videos    1" in capsys.readouterr().out
+    assert ": 1 video" in capsys.readouterr().out
     assert main(["status", "--store", bucket.url("elsewhere")]) == 1
     assert "no store at" in capsys.readouterr().err
     assert os.environ.get("AWS_ENDPOINT_URL") is None
