@@ -17,6 +17,7 @@ from vsa_core.language import near, tag_of
 SAMPLE_RATE_HZ = 16_000
 # Frames beyond this are a decompression bomb, not a video of somebody talking (8K is 33 MP).
 MAX_FRAME_PX = 64_000_000
+ENDS_EARLY = "ends early: "  # begins the note on a file that holds less than its header says
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def probe(path: Path, languages: Sequence[str] = ()) -> Media:
     notes = list(found["missing"])
     if "declared_ms" in found:
         notes.append(
-            f"ends early: after {found['duration_ms'] / 1000:.1f} s of the "
+            f"{ENDS_EARLY}after {found['duration_ms'] / 1000:.1f} s of the "
             f"{found['declared_ms'] / 1000:.1f} s its header says"
         )
     if heard is not None:

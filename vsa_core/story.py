@@ -7,6 +7,7 @@ from typing import Any
 
 from vsa_core.incomplete import INCOMPLETE
 from vsa_core.labels import MODALITIES, Origin, Sentiment
+from vsa_core.media import ENDS_EARLY
 
 Part = tuple[str, list[str]]  # a heading and its lines
 
@@ -34,7 +35,7 @@ _KINDS: dict[str, tuple[tuple[str, str], str]] = {
     UNSURE: (_SEGMENT, "without a label, as no class is probable enough"),
     NOTED: (_VIDEO, "with a note"),
 }
-_ENDS = (f"{INCOMPLETE}: ", "ends early: ")  # begin notes on media whose end is not there
+_ENDS = (f"{INCOMPLETE}: ", ENDS_EARLY)  # begin notes on media whose end is not there
 _EXAMPLES = 2
 NOBODY_SPEAKS = "nobody speaks: nothing to label"  # the note of a video without a word
 _RECOGNISED = "asr:"
