@@ -39,6 +39,8 @@ _OFF_BY_MS = 250  # a length further from what the packets say is wrong
 # Shapes of pixels beyond this are damage: two to one is the widest that is filmed.
 _WIDEST_PIXEL = 4.0
 _IDLE_S = 60.0
+# Threads that scale; by itself FFmpeg takes one for each core, and memory for the stack of each.
+_SCALERS = min(4, os.cpu_count() or 1)
 
 # Only containers of sound and pictures: a playlist or a script in disguise (hls, concat, …) would
 # make FFmpeg open other files and addresses on behalf of whoever made the "video".
@@ -266,8 +268,8 @@ def _frames_from(
             if round(1000 * time_s) < start_ms or full[0] * full[1] > max_px:
                 continue
             width, height = _fitted(*full, max_side_px)
-            # One thread: a stack for each core of a large machine would be most of the memory.
-            rgb = frame.reformat(width=width, height=height, format="rgb24", threads=1).to_ndarray()
+            small = frame.reformat(width=width, height=height, format="rgb24", threads=_SCALERS)
+            rgb = small.to_ndarray()
             turns = _quarter_turns(frame)
             rgb = np.ascontiguousarray(np.rot90(rgb, turns))  # rows may have been padded, too
             about = {

@@ -526,6 +526,20 @@ def test_half_a_step_beyond_a_segment_still_counts(backend: FaceBackend) -> None
     assert backend.read(Clip("s", 700, 749, faces=faces)) is None
 
 
+@pytest.mark.parametrize("name", ["m5_pixels_1_to_2.mp4", "m5_pixels_4_to_3.mp4"])
+def test_a_face_is_found_whatever_the_shape_of_pixels(
+    shared: Path, backend: FaceBackend, name: str
+) -> None:
+    """The same clip as with square pixels, and the same face at the same place."""
+    square, found = (
+        backend.watch(probe(shared / "faults" / "media" / name)) for name in ("m5_square.mp4", name)
+    )
+    assert found.frame_px == square.frame_px == (640, 360)
+    assert len(found.time_ms) >= len(square.time_ms) - 1 > 2
+    middle = [np.median(f.box_px[:, :2] + f.box_px[:, 2:] / 2, axis=0) for f in (square, found)]
+    np.testing.assert_allclose(middle[0], middle[1], atol=12)
+
+
 def test_a_clip_without_faces_has_its_video_watched_once(
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

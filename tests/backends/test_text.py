@@ -20,7 +20,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from vsa_core.backends import Clip, Prediction, text_minilm
-from vsa_core.backends.text_lines import cleaned
+from vsa_core.backends.text_lines import cleaned, read_text
 from vsa_core.backends.text_minilm import LAYERS, TextMiniLM, load
 from vsa_core.errors import BackendError, ConfigError, LanguageNotSpoken
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Emotion, Sentiment
@@ -91,6 +91,13 @@ def test_nothing_is_read_where_nothing_is_said(backend: TextMiniLM, text: str) -
 )
 def test_text_is_cleaned(text: str, read: str) -> None:
     assert cleaned(text) == read
+
+
+def test_megabytes_of_words_are_no_speech() -> None:
+    read = read_text("I love this place. " * 250_000, "en", ("en",), "a model")
+    assert read is not None
+    assert read.startswith("I love this place. I love")
+    assert len(read) <= 20_000
 
 
 @pytest.mark.parametrize("language", [None, "", "en", "en-US", "EN_gb", "eng", "en-orig", "und"])
