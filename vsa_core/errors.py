@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class VsaError(Exception):
     """Anything the project refuses or cannot do, said in one line."""
@@ -40,3 +43,10 @@ class StoreError(VsaError):
 
 class LanguageNotSpoken(VsaError):  # noqa: N818 - no error of anybody's: the model abstains
     """A text in a language that the model was not trained on."""
+
+
+def meant(word: str, names: Iterable[str]) -> str:
+    """`; did you mean X?`, to end a message with, for the nearest of some names; else nothing."""
+    by_case = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), by_case, 1)
+    return f"; did you mean {by_case[near[0]]}?" if near else ""

@@ -175,7 +175,7 @@ def test_a_missing_store_says_how_to_make_one(
     words: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "none"
-    assert main([*words, "--store", str(root)]) == 1
+    assert main([*words, "--store", str(root)]) == 2
     assert capsys.readouterr().err == (
         f"vsa: no store at {root}: run `vsa run SOURCE --store {root}` first\n"
     )
