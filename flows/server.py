@@ -122,9 +122,11 @@ class LocalServer:
     def _watch(self, lost: Callable[[str], object]) -> None:
         self._process.wait()
         if not self._stopped:
+            why = self._last_words()
+            shutil.rmtree(self.home, ignore_errors=True)
             lost(
-                f"the Prefect server of this run ended ({self._last_words()}): what is done is "
-                "kept; run the same command again"
+                f"the Prefect server of this run ended ({why}): what is done is kept; run the same "
+                "command again"
             )
 
     def _last_words(self) -> str:
@@ -188,9 +190,12 @@ def starting_server() -> Iterator[LocalServer | None]:
         for name in homes:
             del os.environ[name]
         os.environ.update({name: value for name, value in users.items() if value is not None})
-        if server is not None:
-            server.stop()
-        shutil.rmtree(home, ignore_errors=True)
+        # Interrupted, this process ends: threads of it still use the folder, and the server, which
+        # ends with it, removes it then.
+        if not (own and isinstance(sys.exception(), KeyboardInterrupt)):
+            if server is not None:
+                server.stop()
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def _is_somebody() -> bool:

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.cli.arguments import parser
@@ -146,6 +147,17 @@ def _of_the_system(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{line}: choose another place, or see to its permissions"
     return f"{line} (set VSA_DEBUG=1 for the traceback)"
+
+
+def there(*paths: Path | str) -> None:
+    """See that what was named is there, before anything is begun.
+
+    Raises:
+        UsageError: one of them is not.
+    """
+    for path in paths:
+        if not os.path.lexists(path):
+            raise UsageError(f"{str(path)!r} does not exist")
 
 
 def opened_store(root: str) -> Store:

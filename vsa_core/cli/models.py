@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsa_core.cli import FAILED, OK
+from vsa_core.cli import FAILED, OK, there
 from vsa_core.cli.screen import write_json, write_table
 from vsa_core.errors import BackendError, UsageError
 
@@ -247,6 +247,7 @@ def _add(name: str, source: Path, trust: bool) -> int:
     from vsa_core.weights.keep import add
 
     weights = known(name)
+    there(source)
     path = add(weights, source, trust)
     whose = " (your own)" if path == own_place(weights) else ""
     sys.stdout.write(f"{name}: {path}{whose}\n")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from vsa_core.cli import OK, SOME_FAILED
+from vsa_core.cli import OK, SOME_FAILED, there
 from vsa_core.errors import ConfigError, LanguageNotSpoken, MediaError, SourceError
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def _of_texts(backend: Backend, texts: list[str]) -> list[dict[str, Any]]:
 
 
 def _predict_images(args: argparse.Namespace) -> int:
+    there(*args.files)
     from vsa_core.backends import FaceWatcher
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # our own errors say what is wrong

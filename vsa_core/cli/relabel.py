@@ -16,6 +16,7 @@ def run(args: Namespace) -> int:
     settings = load_config(args.config, args.profile)
     opened_store(args.store)
     with Stop(args.store) as stop:
+        stop.tell("Starting …")
         return carry_out(args, settings, _relabel, stop)
 
 

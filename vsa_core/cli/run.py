@@ -25,11 +25,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from vsa_core.cli import FAILED, OK, SOME_FAILED
+from vsa_core.cli import FAILED, OK, SOME_FAILED, there
 from vsa_core.cli.models import pull_missing
 from vsa_core.cli.stopping import Stop
 from vsa_core.config import Settings, load_config
-from vsa_core.errors import UsageError, VsaError
+from vsa_core.errors import VsaError
 from vsa_core.progress import LISTENER, Interrupted
 from vsa_core.surroundings import is_loopback, without_odd_proxies
 
@@ -47,6 +47,7 @@ _STAGES = {
 }
 _SHOWN = 20  # addresses that are left alone; --json has all
 _REACH_S = 10.0
+_DRAIN_S = 2.0
 # Prefect's own machinery has nothing to say on a person's screen.
 _QUIET = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -108,9 +109,7 @@ def run(args: Namespace) -> int:
     """Carry out `vsa run`; returns the exit code."""
     # What is wrong with the command is told before anything starts.
     settings = load_config(args.config, args.profile)
-    for source in args.sources:
-        if not _is_there(source):
-            raise UsageError(f"{source!r} does not exist: give a video, a folder or a URL")
+    there(*(source for source in args.sources if "://" not in source))
     with Stop(args.store) as stop:
         stop.tell("Starting …")
         from flows.opening import opened
@@ -119,10 +118,6 @@ def run(args: Namespace) -> int:
         if not args.offline:
             pull_missing(settings)
         return carry_out(args, settings, _label, stop)
-
-
-def _is_there(source: str) -> bool:
-    return "://" in source or os.path.lexists(source)
 
 
 def _label(args: Namespace) -> dict[str, Any]:
@@ -211,6 +206,7 @@ def _prefect(settings: Settings, stop: Stop) -> Iterator[None]:
         if server is not None:
             os.environ["PREFECT_API_URL"] = server.wait(lost=stop.fail)  # for workers, too
             held.callback(os.environ.pop, "PREFECT_API_URL")
+            held.callback(_drained)
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         held.enter_context(temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}))
@@ -222,6 +218,13 @@ def _prefect(settings: Settings, stop: Stop) -> Iterator[None]:
             stop.fail(
                 f"{_away(users)}: what is done is kept, and the same command goes on from there"
             )
+
+
+def _drained() -> None:
+    """Let Prefect tell its server what is left, which at exit it would try for minutes in vain."""
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=_DRAIN_S)
 
 
 def _reach(url: str) -> None:
