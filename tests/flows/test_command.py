@@ -20,6 +20,7 @@ import pytest
 
 from flows.server import starting_server
 from tests import bad_media
+from tests.conftest import REPO
 from tests.flows.test_label import captions, film
 from vsa_core.errors import VsaError
 from vsa_core.store import Store
@@ -219,30 +220,26 @@ sys.addaudithook(note)
 """
 
 
-def test_nothing_leaves_the_machine_unasked(
-    folder: Path, tmp_path: Path, fake_config: Path
-) -> None:
-    """On a terminal, with a new home, behind a proxy, and with no cache that can be written."""
+def watched(tmp_path: Path, *command: object, **more: str) -> tuple[str, set[str]]:
+    """What a command that ends well shows on a terminal, and the hosts it turns to, in a new home
+    where nothing tells libraries to be silent.
+    """
     watch, noted, home = tmp_path / "watch", tmp_path / "noted", tmp_path / "home"
     watch.mkdir()
     home.mkdir()
-    (tmp_path / "file").touch()
+    noted.touch()
     (watch / "sitecustomize.py").write_text(_WATCH)
-    off = ("CI", "GITHUB", "DO_NOT_TRACK", "PREFECT_", "NO_PROXY", "no_proxy", "TERM")
-    proxy = "http://192.0.2.1:9"
+    off = ("CI", "GITHUB", "GITLAB", "DO_NOT_TRACK", "PREFECT_", "NO_PROXY", "no_proxy")
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(off)},
         "HOME": str(home),
-        "VSA_CACHE_DIR": str(tmp_path / "file" / "cache"),
         "VSA_NOTED": str(noted),
-        "PYTHONPATH": os.pathsep.join([str(watch), os.environ.get("PYTHONPATH", "")]),
-        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), proxy),
-        "ALL_PROXY": "socks://192.0.2.1:9",
-        "all_proxy": "socks5://192.0.2.1:9",
+        "PYTHONPATH": os.pathsep.join([str(watch), str(REPO)]),
+        **more,
     }
     ours, theirs = pty.openpty()
     run = subprocess.Popen(
-        [VSA, "run", str(folder), "--store", str(tmp_path / "s"), "--config", str(fake_config)],
+        [*map(str, command)],
         env=environment,
         stdin=theirs,
         stdout=theirs,
@@ -257,12 +254,33 @@ def test_nothing_leaves_the_machine_unasked(
     os.close(ours)
     screen = shown.decode(errors="replace")
     assert run.wait(60) == 0, screen
-    lines = set(noted.read_text().splitlines())
-    hosts = {line.partition(" ")[2] for line in lines}
-    assert any(line.startswith("socket.connect 127.0.0.1") for line in lines)  # it does watch
-    assert hosts <= {"127.0.0.1", "localhost", "::1", "None"}
-    for theirs_own in ("telemetry", "Prefect collects", "EventsWorker", "WARNING", "Traceback"):
-        assert theirs_own not in screen
+    return screen, {line.partition(" ")[2] for line in noted.read_text().splitlines()}
+
+
+_HERE = {"127.0.0.1", "localhost", "::1", "None"}
+
+
+def test_a_run_turns_to_nobody(folder: Path, tmp_path: Path, fake_config: Path) -> None:
+    """Behind a proxy too, and with no cache that can be written."""
+    (tmp_path / "file").touch()
+    proxy = "http://192.0.2.1:9"
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), proxy)
+    odd = {"ALL_PROXY": "socks://192.0.2.1:9", "all_proxy": "socks5://192.0.2.1:9"}
+    command = [VSA, "run", folder, "--store", tmp_path / "s", "--config", fake_config]
+    cache = str(tmp_path / "file" / "cache")
+    screen, hosts = watched(tmp_path, *command, VSA_CACHE_DIR=cache, **proxies, **odd)
+    assert "127.0.0.1" in hosts  # it does watch
+    assert hosts <= _HERE
+    for theirs in ("telemetry", "EventsWorker", "WARNING", "Traceback"):
+        assert theirs not in screen
+
+
+@pytest.mark.parametrize("module", ["flows.label", "tasks.predict"])
+def test_a_worker_that_loads_a_flow_turns_to_nobody(module: str, tmp_path: Path) -> None:
+    """Prefect tells an analytics host of its first import, at once or when the process ends."""
+    screen, hosts = watched(tmp_path, sys.executable, "-c", f"import {module}")
+    assert hosts <= _HERE
+    assert screen == ""
 
 
 def test_a_server_that_is_not_there_is_told_soon_with_both_ways_out(
