@@ -183,7 +183,7 @@ def test_a_missing_store_says_how_to_make_one(
     assert not root.exists()
 
 
-# For every verb something it is given that is not there: of files, folders, stores, settings, names.
+# For every verb something that is not there: a file, a folder, a store, settings, a name.
 _NOT_THERE = (
     "run {}", "run {0} {0}/x.txt", "run . --config {}", "run . --profile nope", "run . --nope",
     "relabel --store {}", "relabel --config {}", "label {} -o out.parquet",

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from vsa_core.cli import FAILED, OK, SOME_FAILED, there
 from vsa_core.cli.models import pull_missing
+from vsa_core.cli.screen import progress_console
 from vsa_core.cli.stopping import Stop
 from vsa_core.config import Settings, load_config
 from vsa_core.errors import VsaError
@@ -149,7 +150,7 @@ def carry_out(
     """
     from vsa_core.runs import RunFailedError
 
-    console = Console(stderr=True, soft_wrap=True)
+    console = progress_console()
     bars = _Bars(console, stop)
     token = LISTENER.set(bars)
     try:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.progress import LISTENER
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Control characters could move the cursor, direction overrides could reorder a line: a title or
 # a caption is written by strangers.
@@ -61,6 +65,17 @@ def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any
     for line in itertools.chain([columns], texts, following):
         padded = zip(line, widths, numeric, strict=True)
         out.write((" " * _GAP).join(_padded(*column) for column in padded).rstrip() + "\n")
+
+
+def progress_console() -> Console:
+    """Standard error for progress: bars on a terminal, lines elsewhere.
+
+    In a notebook's `!vsa` there is a terminal that shows each redrawn bar below the last one.
+    """
+    from rich.console import Console
+
+    in_notebook = "JPY_PARENT_PID" in os.environ  # of what a kernel starts
+    return Console(stderr=True, soft_wrap=True, force_terminal=False if in_notebook else None)
 
 
 def write_json(out: TextIO, value: Any) -> None:
