@@ -201,15 +201,16 @@ def _prefect(settings: Settings, stop: Stop) -> Iterator[None]:
             _reach(users)
         what = "Loading the models"
         stop.tell(f"{what} …" if server is None else f"{what} and starting Prefect …")
+        # While the server starts: both take a second or two.
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
         from vsa_core.runs import backend_ids
 
-        backend_ids(settings)  # loads the models while the server starts
+        backend_ids(settings)
         if server is not None:
             os.environ["PREFECT_API_URL"] = server.wait(lost=stop.fail)  # for workers, too
             held.callback(os.environ.pop, "PREFECT_API_URL")
             held.callback(_drained)
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
         held.enter_context(temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}))
         try:
             yield
