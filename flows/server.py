@@ -170,11 +170,6 @@ def starting_server() -> Iterator[LocalServer | None]:
     except OSError as error:
         raise VsaError(f"no temporary folder for Prefect: {_advice(error)}") from error
     server = None
-    users = {name: os.environ.pop(name, None) for name in _USERS}
-    homes = {"PREFECT_HOME": str(home)}
-    if not _is_somebody():
-        homes["HOME"] = str(home)
-    os.environ.update(homes)
     try:
         if own:
             if (free := shutil.disk_usage(home).free / 1e6) < _LEAST_ROOM_MB:
@@ -185,17 +180,31 @@ def starting_server() -> Iterator[LocalServer | None]:
         shutil.rmtree(home, ignore_errors=True)
         raise VsaError(f"the Prefect server for this run cannot start: {_advice(error)}") from error
     try:
-        yield server
+        with at_home(home):
+            yield server
     finally:
-        for name in homes:
-            del os.environ[name]
-        os.environ.update({name: value for name, value in users.items() if value is not None})
         # Interrupted, this process ends: threads of it still use the folder, and the server, which
         # ends with it, removes it then.
         if not (own and isinstance(sys.exception(), KeyboardInterrupt)):
             if server is not None:
                 server.stop()
             shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def at_home(home: Path) -> Iterator[None]:
+    """Prefect's home for this process, if it is imported in the block; no profile of the user's."""
+    users = {name: os.environ.pop(name, None) for name in _USERS}
+    homes = {"PREFECT_HOME": str(home)}
+    if not _is_somebody():
+        homes["HOME"] = str(home)
+    os.environ.update(homes)
+    try:
+        yield
+    finally:
+        for name in homes:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in users.items() if value is not None})
 
 
 def _is_somebody() -> bool:

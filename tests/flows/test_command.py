@@ -22,7 +22,9 @@ from flows.server import starting_server
 from tests import bad_media
 from tests.conftest import REPO
 from tests.flows.test_label import captions, film
+from vsa_core.config import load_config
 from vsa_core.errors import VsaError
+from vsa_core.standing import is_idle
 from vsa_core.store import Store
 from vsa_core.verify import verify
 
@@ -281,6 +283,35 @@ def test_a_worker_that_loads_a_flow_turns_to_nobody(module: str, tmp_path: Path)
     screen, hosts = watched(tmp_path, sys.executable, "-c", f"import {module}")
     assert hosts <= _HERE
     assert screen == ""
+
+
+def test_a_run_with_nothing_to_do_starts_no_server(
+    folder: Path, tmp_path: Path, fake_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says the same, of the same run; one new file, and there is something to do."""
+    store = tmp_path / "s"
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+    (tmp_path / "file").touch()
+    command = ["run", folder, "--store", store, "--config", fake_config, "--json"]
+    first, again = vsa("", *command), vsa("", *command)
+    assert "starting Prefect" in first.stderr
+    said = again.stderr.splitlines()
+    assert [line.split()[0] for line in said] == ["Starting", "Finding", "Learning", "Labelling:"]
+    was, now = json.loads(first.stdout), json.loads(again.stdout)
+    changing = ("seconds", "times_real_time", "videos_new")
+    assert {k: v for k, v in was.items() if k not in changing} == {
+        k: v for k, v in now.items() if k not in changing
+    }
+    assert (was["videos_new"], now["videos_new"]) == (3, 0)
+    assert verify(Store(str(store))) == []
+    captions(film(folder / "new.mp4", 5))
+    settings, tables = load_config(fake_config), Store(str(store))
+    assert not is_idle([str(folder)], settings, tables, None)
+    assert is_idle([str(folder / "talk 0.mp4")], settings, tables, None)
+    assert not is_idle([str(folder / "talk 0.mp4"), "https://192.0.2.1/"], settings, tables, None)
+    (folder / "talk 0.en.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:02.000\nNo.\n")
+    assert not is_idle([str(folder / "talk 0.mp4")], settings, tables, None)
 
 
 def test_a_server_that_is_not_there_is_told_soon_with_both_ways_out(

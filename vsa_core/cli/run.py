@@ -9,7 +9,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,17 @@ def run(args: Namespace) -> int:
         opened(args.store)
         if not args.offline:
             pull_missing(settings)
-        return carry_out(args, settings, _label, stop)
+        return carry_out(args, settings, _label, stop, idle=_is_idle(args, settings))
+
+
+def _is_idle(args: Namespace, settings: Settings) -> bool:
+    """Whether nothing is to do; a server of the user's is told of the run all the same."""
+    if os.environ.get("PREFECT_API_URL"):
+        return False
+    from vsa_core.standing import is_idle
+    from vsa_core.store import Store
+
+    return is_idle(args.sources, settings, Store(args.store), args.limit)
 
 
 def _label(args: Namespace) -> dict[str, Any]:
@@ -135,7 +145,12 @@ def _label(args: Namespace) -> dict[str, Any]:
 
 
 def carry_out(
-    args: Namespace, settings: Settings, start: Callable[[Namespace], dict[str, Any]], stop: Stop
+    args: Namespace,
+    settings: Settings,
+    start: Callable[[Namespace], dict[str, Any]],
+    stop: Stop,
+    *,
+    idle: bool = False,
 ) -> int:
     """Run a flow that labels, with a bar per stage and a table at the end.
 
@@ -144,6 +159,7 @@ def carry_out(
         settings: whose models are needed.
         start: runs the flow in this process and returns its summary.
         stop: hears Ctrl-C, which must reach the stages, which run in other threads.
+        idle: nothing is to do, so that no Prefect server is needed.
 
     Returns:
         The exit code.
@@ -153,8 +169,10 @@ def carry_out(
     console = progress_console()
     bars = _Bars(console, stop)
     token = LISTENER.set(bars)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     try:
-        with _prefect(settings, stop), bars.progress:
+        with _plainly() if idle else _prefect(settings, stop), bars.progress:
             summary = start(args)
         code = OK if not summary["failures"] else SOME_FAILED
     except RunFailedError as error:
@@ -181,6 +199,12 @@ def carry_out(
     return code
 
 
+def _plainly() -> AbstractContextManager[None]:
+    from flows.idle import plainly
+
+    return plainly()
+
+
 @contextmanager
 def _prefect(settings: Settings, stop: Stop) -> Iterator[None]:
     """A server of our own for flows of this process, or the one the user set.
@@ -188,8 +212,6 @@ def _prefect(settings: Settings, stop: Stop) -> Iterator[None]:
     Raises:
         VsaError: it does not start, cannot be reached, or goes away.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
     from flows.server import starting_server
 
     with ExitStack() as held:
@@ -210,7 +232,7 @@ def _prefect(settings: Settings, stop: Stop) -> Iterator[None]:
         if server is not None:
             os.environ["PREFECT_API_URL"] = server.wait(lost=stop.fail)  # for workers, too
             held.callback(os.environ.pop, "PREFECT_API_URL")
-            held.callback(_drained)
+            held.callback(_drained, stop)
         held.enter_context(temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}))
         try:
             yield
@@ -222,11 +244,12 @@ def _prefect(settings: Settings, stop: Stop) -> Iterator[None]:
             )
 
 
-def _drained() -> None:
+def _drained(stop: Stop) -> None:
     """Let Prefect tell its server what is left, which at exit it would try for minutes in vain."""
     from prefect.events.worker import EventsWorker
 
-    EventsWorker.drain_all(timeout=_DRAIN_S)
+    if not stop.asked:
+        EventsWorker.drain_all(timeout=_DRAIN_S)
 
 
 def _reach(url: str) -> None:
