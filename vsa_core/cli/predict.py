@@ -103,13 +103,13 @@ def _of_texts(backend: Backend, texts: list[str]) -> list[dict[str, Any]]:
 
 
 def _predict_images(args: argparse.Namespace) -> int:
-    there(*args.files)
     from vsa_core.backends import FaceWatcher
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # our own errors say what is wrong
     backend = _backend(args, "face")
     if not isinstance(backend, FaceWatcher):
         raise ConfigError(f"the face model {backend.id} looks at videos only: choose another")
+    there(*args.files)
     code = OK
     for path in args.files:
         try:
