@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vsa_core.config import Filters, Settings
 from vsa_core.errors import ConfigError
 from vsa_core.ingest.addresses import shown
+from vsa_core.settings_file import read_yaml, said
 
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")]
 
@@ -20,7 +20,7 @@ class Channel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Plain = Field(description="Plain and unique; it names files.")
+    name: Plain = Field(description="Letters, digits and . _ - only, and unique; it names files.")
     urls: tuple[str, ...] = Field(
         min_length=1, description="Channels, playlists, feeds, pages; `url: …` for one."
     )
@@ -87,28 +87,17 @@ def load_channels(path: Path) -> Channels:
     Raises:
         ConfigError: no such file, not YAML, an unknown key, a value out of range, a name twice.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"channels file {path} cannot be read: {error.strerror}: see configs/channels.yaml"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"channels file {path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
+    values = read_yaml(path, "channels", "`channels:` list")
+    if not values:
         raise ConfigError(f"channels file {path} holds no `channels:` list")
     try:
         return Channels.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(_place(part, values) for part in first["loc"]) or "channels"
-        said = f"{path}: {where}: {first['msg']} (got {repr(first['input'])[:200]})"
-        raise ConfigError(shown(said)) from error
-
-
-def _place(part: int | str, values: dict[str, Any]) -> str:
-    """A part of an error's place; of a channel its name, where it has one."""
-    try:
-        return str(values["channels"][part]["name"])
-    except (KeyError, IndexError, TypeError):
-        return str(part)
+        first = error.errors()[0]["loc"]
+        line = said(error, Channels, path, "channels")
+        try:  # a number says little of which channel it is
+            name = values["channels"][first[1]]["name"]
+        except (KeyError, IndexError, TypeError):
+            name = None
+        named = line.replace(f"channels.{first[1]}", f"channels.{name}", 1) if name else line
+        raise ConfigError(shown(named)) from error

@@ -11,13 +11,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vsa_core.errors import ConfigError
+from vsa_core.errors import ConfigError, meant
 from vsa_core.folders import configs_dir
 from vsa_core.labels import Modality
 from vsa_core.language import tag_of
+from vsa_core.settings_file import read_yaml, said
 
 
 class _Section(BaseModel):
@@ -310,32 +310,23 @@ def load_config(path: Path | None = None, profile: str | None = None) -> Setting
     Raises:
         ConfigError: no such file or profile, not YAML, an unknown key, a value out of range.
     """
-    overlay = _read_yaml(path) if path else {}
+    overlay = read_yaml(path, "config") if path else {}
+    # A section of which all lines are comments is one that was left out.
+    overlay = {key: value for key, value in overlay.items() if value is not None}
     name = profile or overlay.get("profile") or "embedded"
     if name not in profiles():
-        raise ConfigError(f"no profile is named {name!r}; there are: {', '.join(profiles())}")
-    values = _merged(_read_yaml(configs_dir() / "profiles" / f"{name}.yaml"), overlay)
+        known = profiles()
+        where = "" if profile or not path else f"{path}: "
+        raise ConfigError(
+            f"{where}no profile is named {name!r}; there are: {', '.join(known)}"
+            + meant(str(name), known)
+        )
+    values = _merged(read_yaml(configs_dir() / "profiles" / f"{name}.yaml", "profile"), overlay)
     values["profile"] = name
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise ConfigError(
-            f"{path or f'profile {name}'}: {where}: {first['msg']} (got {first['input']!r})"
-        ) from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"config file {path} holds no settings: write `key: value` lines")
-    return values
+        raise ConfigError(said(error, Settings, path, f"profile {name}")) from error
 
 
 def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 _SAID_LENGTH = 300
 
 
@@ -65,3 +68,10 @@ def said(error: BaseException) -> str:
     if isinstance(error, VsaError):
         return str(error)
     return f"unexpected {' '.join(f'{type(error).__name__}: {error}'.split())[:_SAID_LENGTH]}"
+
+
+def meant(word: str, names: Iterable[str]) -> str:
+    """`; did you mean X?`, to end a message with, for the nearest of some names; else nothing."""
+    by_case = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), by_case, 1)
+    return f"; did you mean {by_case[near[0]]}?" if near else ""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from vsa_core.errors import ConfigError
+
 
 def configs_dir() -> Path:
     """Profiles, queries and recipes: inside an installed package, else in the checkout."""
@@ -15,9 +17,19 @@ def configs_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where fetched weights lie: $VSA_CACHE_DIR, else the platform's user cache folder."""
+    """Where fetched weights lie: $VSA_CACHE_DIR, else the platform's user cache folder.
+
+    Raises:
+        ConfigError: the user has no home, as one without a name in a container.
+    """
     override = os.environ.get("VSA_CACHE_DIR")
-    return Path(override) if override else user_cache_path("vsa", appauthor=False)
+    try:
+        return Path(override) if override else user_cache_path("vsa", appauthor=False)
+    except RuntimeError as error:
+        raise ConfigError(
+            "this user has no home folder: set HOME, or VSA_CACHE_DIR to a folder for what is kept "
+            "between runs"
+        ) from error
 
 
 def features_dir() -> Path:

@@ -20,12 +20,14 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from vsa_core.errors import StoreError, UsageError
+from vsa_core.errors import StoreError, UsageError, meant
 from vsa_core.folders import configs_dir
+from vsa_core.labels import EMOTIONS, SENTIMENTS
 from vsa_core.query_views import VIEWS, closed_in, open_views, tables_behind, views_asked
 from vsa_core.schemas import TABLES
 from vsa_core.store import Store, StoredFile
 
+_SEE = "; see `vsa query --list`"
 # A pivot makes an enum of its own first, hence MULTI.
 _READING = ("SELECT", "EXPLAIN", "MULTI")
 _BATCH_ROWS = 10_000
@@ -48,6 +50,10 @@ class Answer:
 
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
+
+    def table(self) -> pa.Table:
+        """All rows in memory; `.to_pandas()` of it is a data frame."""
+        return pa.Table.from_batches(self.batches, self.schema)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows as Python values by column name; whole decimals as int, others as float."""
@@ -153,7 +159,10 @@ def shipped_query(name: str) -> ShippedQuery:
     """
     found = {query.name: query for query in shipped()}
     if name not in found:
-        raise UsageError(f"no shipped query is named {name!r}; there are: {', '.join(found)}")
+        known = ", ".join(f"@{each}" for each in found)
+        raise UsageError(
+            f"no shipped query is named @{name}; there are: {known}{meant(name, found)}"
+        )
     return found[name]
 
 
@@ -174,7 +183,10 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str, params: dict[str, A
                 )
         known = set().union(*(statement.named_parameters for statement in statements))
         if unknown := sorted(params.keys() - known):
-            raise UsageError(f"the query has no parameter {', '.join(f'${n}' for n in unknown)}")
+            raise UsageError(
+                f"the query has no parameter {_dollars(unknown)}; it has "
+                f"{_dollars(sorted(known)) or 'none'}{meant(unknown[0], known)}"
+            )
         for statement in statements[:-1]:
             found = _one_row(_read(connection, statement, params), statement.query)
             if twice := sorted(found.keys() & params.keys()):
@@ -182,7 +194,11 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str, params: dict[str, A
             params = {**params, **found}
         return _read(connection, statements[-1], params)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise _said_plainly(error) from error
+        raise _said_plainly(error, sql) from error
+
+
+def _dollars(names: Iterable[str]) -> str:
+    return ", ".join(f"${name}" for name in names)
 
 
 def _read(
@@ -191,8 +207,7 @@ def _read(
     known = statement.named_parameters
     if missing := sorted(known - params.keys()):
         raise UsageError(
-            f"the query needs a value for {', '.join(f'${n}' for n in missing)}: "
-            f"--param {missing[0]}=VALUE"
+            f"the query needs a value for {_dollars(missing)}: --param {missing[0]}=VALUE"
         )
     own = {name: params[name] for name in known}
     relation = (
@@ -262,14 +277,34 @@ def _conversion(kind: pa.DataType) -> Callable[[Any], Any] | None:
     return None
 
 
-def _said_plainly(error: Exception) -> UsageError | StoreError:
-    """What went wrong in one line: in the SQL, or in a file of the store."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def _said_plainly(error: Exception, sql: str = "") -> UsageError | StoreError:
+    """What went wrong in one line: in the SQL, with the nearest right name, or in a file."""
+    first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+    line = first.rstrip(".!")
     if in_file := _FILE_ERROR.search(line):
         return StoreError(
             f"table {in_file[1]} does not read ({in_file[2]}): see `vsa store verify`"
         )
-    return UsageError(f"{line}; the views are: {', '.join(VIEWS)}")
+    if re.fullmatch(r"\s*@?[\w-]+\s*;?\s*", sql):
+        word = sql.strip(" \n\t;@")
+        questions = [f"@{query.name}" for query in shipped()]
+        hint = meant(f"@{word}", questions) or meant(word, VIEWS)
+        return UsageError(f"{word!r} is no SELECT, as `FROM labels`{hint or _SEE}")
+    return UsageError(f"{line}{_nearest(line, rest) or '; the views are: ' + ', '.join(VIEWS)}")
+
+
+def _nearest(line: str, rest: Iterable[str]) -> str:
+    """`; did you mean X?` for a name that DuckDB does not know; it may have named some itself."""
+    unknown = re.search(r'(?:column(?: named)? "([^"]+)"|with name (\S+) does not exist)', line)
+    if unknown is None:
+        return ""
+    word = unknown[1] or unknown[2]
+    if word in SENTIMENTS or word in EMOTIONS:
+        return f": text stands in single quotes, '{word}'"
+    told = [more for more in rest if more.startswith(("Did you mean", "Candidate bindings"))]
+    if told:  # of what is in scope
+        return meant(word, re.findall(r'"([^"]+)"', " ".join(told)))
+    return meant(word, sorted({name for table in TABLES.values() for name in table.schema.names}))
 
 
 def _shipped_query(path: Path) -> ShippedQuery:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from vsa_core.errors import BackendError, ConfigError
+from vsa_core.errors import BackendError, ConfigError, meant
 
 T = TypeVar("T")
 
@@ -60,7 +60,8 @@ class Registry(Generic[T]):
     def _load(self, name: str, options: dict[str, Any]) -> T:
         if name not in self.loaders:
             known = ", ".join(sorted(self.loaders))
-            raise ConfigError(f"no {self._kind} is named {name!r}; there are: {known}")
+            hint = meant(name, self.loaders)
+            raise ConfigError(f"no {self._kind} is named {name!r}; there are: {known}{hint}")
         module_name, _, attribute = self.loaders[name].partition(":")
         try:
             loader = getattr(importlib.import_module(module_name), attribute)

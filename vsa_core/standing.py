@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from vsa_core.config import Settings
 from vsa_core.errors import CaptionError
-from vsa_core.ingest import Found
+from vsa_core.ingest import URL_LISTS, Found, find_videos
 from vsa_core.ingest import standing as row_stands
+from vsa_core.ingest.folder import videos_in
 from vsa_core.labels import Modality
 from vsa_core.predict import has_errors, made_from_segments
 from vsa_core.runs import backend_ids
@@ -27,6 +28,7 @@ from vsa_core.store import Store
 from vsa_core.transcripts import standing as transcript_stands
 from vsa_core.transcripts.caption_files import key_of, listed
 
+_KNOWN = ("media_path", "media_bytes", "media_mtime_ns")
 _COLUMNS = (
     "video_id", "status", "media_path", "language", "captions_kind", "sha256", "has_audio",
     "sound_track",
@@ -94,6 +96,38 @@ def standing(
             return False
 
     return {one.video_id for one in found if one.video_id and stands(one)}
+
+
+def is_idle(sources: Sequence[str], settings: Settings, store: Store, limit: int | None) -> bool:
+    """Whether no stage before fusion has anything to do for any video of the sources.
+
+    False as soon as one file is new or changed, before any is hashed or a model is loaded; and
+    where an address is among them, for it has to be asked.
+
+    Raises:
+        SourceError: a folder without a video.
+        StoreError: a table does not read.
+        BackendError: a model cannot be loaded.
+    """
+    if any("://" in source or source.lower().endswith(URL_LISTS) for source in sources):
+        return False
+    known = {
+        tuple(row[name] for name in _KNOWN)
+        for table in store.scan("videos", columns=list(_KNOWN))
+        for row in table.to_pylist()
+    }
+    if not known:
+        return False
+    for source in sources:
+        for path, problem in videos_in(Path(source), settings.sources.extensions):
+            if problem is not None or not path.is_file():
+                return False
+            status = path.stat()
+            if (str(path), status.st_size, status.st_mtime_ns) not in known:
+                return False
+    found = find_videos(sources, settings, store, limit)
+    stand = standing(found, settings, store, backend_ids(settings))
+    return all(one.video_id in stand for one in found)
 
 
 class _Folders:

@@ -17,6 +17,7 @@ from tests.conftest import REPO
 from vsa_core import __version__
 from vsa_core.cli import main
 from vsa_core.cli.arguments import VERBS, parser
+from vsa_core.cli.exits import Exit
 from vsa_core.errors import BackendError, ConfigError
 
 _ENTRY = "import sys; from vsa_core.cli import main; sys.exit(main())"
@@ -175,11 +176,150 @@ def test_a_missing_store_says_how_to_make_one(
     words: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "none"
-    assert main([*words, "--store", str(root)]) == 1
+    assert main([*words, "--store", str(root)]) == 2
     assert capsys.readouterr().err == (
         f"vsa: no store at {root}: run `vsa run SOURCE --store {root}` first\n"
     )
     assert not root.exists()
+
+
+# For every verb something that is not there: a file, a folder, a store, settings, a name.
+_NOT_THERE = (
+    "run {}", "run {0} {0}/x.txt", "run . --config {}", "run . --profile nope", "run . --nope",
+    "relabel --store {}", "relabel --config {}", "label {} -o out.parquet",
+    "label . -o {}/x/out.parquet", "query SELECT --store {}", "query @nope", "status --store {}",
+    "predict text {}", "predict image {}", "predict text - --config {}", "meld prepare {}",
+    "train meld {} --out out", "train segments --labels {} --out out", "evaluate {0} {0}",
+    "export {} --out out", "classify {0} {0}", "models add yunet {}", "models pull nope",
+    "models list --config {}", "models fusion list --store {}", "store verify --store {}",
+    "store compact --store {}", "store migrate --store {}", "forget x --store {}",
+    "forget x --config {}", "experiment nope", "experiment mosi --data {}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", _NOT_THERE)
+def test_what_is_not_there_is_2_for_every_verb(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(typed.format("no/such").split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vsa: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_verb_is_asked_for_what_is_not_there() -> None:
+    assert {typed.split()[0] for typed in _NOT_THERE} == set(VERBS)
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\t"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "{}"],
+        ["run", "x.mp4", "{}"],
+        ["run", ".", "--store={}"],
+        ["run", ".", "--config", "{}"],
+        ["run", ".", "--profile", "{}"],
+        ["query", "{}"],
+        ["query", "SELECT 1", "-o", "{}"],
+        ["status", "--store", "{}"],
+        ["label", "{}", "-o", "x"],
+        ["label", "x", "-o", "{}"],
+        ["predict", "image", "{}"],
+        ["classify", "{}", "x"],
+        ["models", "add", "yunet", "{}"],
+        ["forget", "{}"],
+        ["experiment", "digits", "--out", "{}"],
+    ],
+)
+def test_a_variable_that_is_not_set_is_no_argument(
+    words: list[str],
+    nothing: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([word.format(nothing) for word in words]) == 2
+    assert "is empty: is a variable not set?" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_text_is_a_text() -> None:
+    assert parser().parse_args(["classify", "m", "v", "--text", ""]).text == ""
+
+
+def test_help_and_readme_have_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    for code in Exit:
+        assert f"{code.value} {code.meaning}" in said
+        assert f"| {code.value} | {code.meaning} |" in readme
+
+
+_STREAMS = [
+    ("query --list", 1),  # longer than a buffer, and written at once
+    ("--version", 1),
+    ("--help", 1),
+    ("query SELECT\\ 1 --store {}", 1),
+    ("query SELECT\\ 1 -o {0}/out.csv --store {0}", 0),  # nothing is to be printed
+    ("status --store {}", 1),
+    ("status --store no/such", 2),
+    ("run no/such", 2),
+]
+
+
+@pytest.mark.parametrize("way", [">&-", ">/dev/full"])
+@pytest.mark.parametrize(("typed", "code"), _STREAMS)
+def test_output_that_goes_nowhere_is_one_line(
+    typed: str, code: int, way: str, tmp_path: Path
+) -> None:
+    (tmp_path / "store" / "runs").mkdir(parents=True)
+    command = f"{sys.executable} -c '{_ENTRY}' {typed.format(tmp_path / 'store')} {way}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("\n") == (code != 0)
+    assert ("the output cannot be written" in done.stderr) == (code == 1)
+    assert "unexpected" not in done.stderr
+
+
+@pytest.mark.parametrize("way", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
+def test_a_message_nobody_hears_changes_no_code(way: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -c '{_ENTRY}' status --store {tmp_path / 'none'} {way}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "free some, or set TMPDIR and VSA_CACHE_DIR"),
+        (PermissionError(13, "Permission denied", "/x/y"), "/x/y: Permission denied: choose"),
+        (OSError(30, "Read-only file system", "/cache/x"), "/cache/x: Read-only file system: set "),
+    ],
+)
+def test_what_the_system_refuses_names_the_place_and_what_to_set(
+    error: OSError,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    choosing(monkeypatch, raising(error))
+    monkeypatch.setenv("VSA_CACHE_DIR", "/cache")
+    assert main(["status"]) == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert "unexpected" not in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -237,6 +377,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("fakes_in_children")
 def test_output_that_the_terminal_cannot_show_does_not_break_it(tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/\xff\xe9.png"
+    Path(os.fsdecode(odd)).write_text("no picture")
     config = tmp_path / "fake.yaml"
     config.write_text("backends: {face: {name: fake-face}}", encoding="utf-8")
     done = vsa(
@@ -248,5 +389,5 @@ def test_output_that_the_terminal_cannot_show_does_not_break_it(tmp_path: Path) 
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert done.returncode == 3
-    assert "cannot be read" in done.stdout
+    assert "is no picture" in done.stdout
     assert done.stderr == ""

@@ -121,7 +121,7 @@ class TestText:
         self, name: str, config: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         path = config.parent / name
-        assert main(["predict", "text", str(path), "--config", str(config)]) == 1
+        assert main(["predict", "text", str(path), "--config", str(config)]) == 2
         err = capsys.readouterr().err
         assert err.startswith(f"vsa: {path} cannot be read")
         assert err.count("\n") == 1
@@ -184,11 +184,10 @@ class TestImage:
         torn = (tmp_path / "good.jpg").read_bytes()
         (tmp_path / "torn.jpg").write_bytes(torn[: len(torn) // 2])
         (tmp_path / "script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-        names = ["text.jpg", "empty.png", "torn.jpg", "script.eps", "none.jpg", ".", "good.jpg"]
+        names = ["text.jpg", "empty.png", "torn.jpg", "script.eps", ".", "good.jpg"]
         *bad, good = self.run(config, capsys, *(tmp_path / name for name in names), code=3)
-        assert [list(row) for row in bad] == [["image", "error"]] * 6
+        assert [list(row) for row in bad] == [["image", "error"]] * 5
         assert all(row["image"] in row["error"] for row in bad)
-        assert "No such file" in bad[4]["error"]
         assert len(good["faces"]) == 1
 
     @pytest.mark.parametrize("size", [(9_000, 9_000), (20_000, 20_000)])

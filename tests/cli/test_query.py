@@ -173,6 +173,58 @@ def test_wrong_sql_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("most_negative", "did you mean @most_negative?"),
+        ("most_negativ", "did you mean @most_negative?"),
+        ("lables", "did you mean labels?"),
+        ("@most_negativ", "did you mean most_negative?"),
+        ("SELECT sentimet FROM labels", "did you mean sentiment?"),
+        ("SELECT l.sentimen FROM labels AS l", "did you mean sentiment?"),
+        ("FROM lables", "did you mean labels?"),
+        ("SELECT cout(*) FROM labels", "did you mean count?"),
+        ("FROM labels WHERE sentiment = negative", "in single quotes, 'negative'"),
+        ("SELECT $vidoe, $limit", "the query needs a value for $limit, $vidoe: --param limit="),
+    ],
+)
+def test_wrong_sql_names_the_nearest_right(
+    root: Path, sql: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["query", sql, "--store", str(root)]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "param", "said"),
+    [
+        ("@sentiment_over_time", "video=video 2", "no such video; the nearest is Video 2"),
+        ("FROM labels WHERE video_id = $video_id", "video_id=v0", "such video; the nearest is v0"),
+        ("FROM labels WHERE segment_id = $segment", "segment=v02", "such segment; the nearest is"),
+        ("FROM videos WHERE channel_id = $channel", "channel=nosuch", "no such channel"),
+        ("@most_negative", "limt=3", "no parameter $limt; it has $limit; did you mean limit?"),
+        ("@coverage", "video=v02", "no parameter $video; it has none"),
+    ],
+)
+def test_a_value_that_the_store_does_not_know_is_no_empty_answer(
+    root: Path, sql: str, param: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["query", sql, "--param", param, "--store", str(root)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_an_empty_answer_about_what_is_there_is_one(ask: Any) -> None:
+    sql = "SELECT text FROM labels WHERE video_id = $video AND text = 'not said'"
+    assert ask(sql, "--param", "video=v02").splitlines() == ["text"]
+    like = "SELECT text FROM labels WHERE title LIKE $video"
+    assert ask(like, "--param", "video=nothing%").splitlines() == ["text"]
+
+
 def test_list_names_every_shipped_query(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["query", "--list"]) == 0
     out = capsys.readouterr().out

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vsa_core import __version__
+from vsa_core.cli.exits import Exit
 from vsa_core.cli.learning_arguments import add_learning
 from vsa_core.cli.parsing import (
     Parser,
@@ -46,7 +47,9 @@ def parser() -> Parser:
     top = Parser(
         prog="vsa",
         description="Sentiment and emotion labels for every spoken segment of video.",
-        epilog="example: vsa run videos/ && vsa query @most_negative",
+        epilog="exit codes: "
+        + "; ".join(f"{code.value} {code.meaning}" for code in Exit)
+        + ". example: vsa run videos/ && vsa query @most_negative",
     )
     top.add_argument("--version", action="version", version=f"vsa {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vsa_core.cli import OK, SOME_FAILED
+from vsa_core.cli import OK, SOME_FAILED, there
 from vsa_core.cli.screen import cell
 from vsa_core.errors import MediaError, UsageError
 
@@ -19,6 +19,7 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command."""
     if args.text is not None and len(args.videos) > 1:
         raise UsageError("--text is what is said in one video: give one VIDEO with it")
+    there(args.model, *args.videos)
     from vsa_core.supervised.predictor import Predictor
 
     predictor = Predictor.load(args.model, args.device)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsa_core.cli import OK
+from vsa_core.cli import OK, there
 from vsa_core.cli.screen import write_json
 from vsa_core.progress import LISTENER
 
@@ -28,6 +28,8 @@ _SHOWN_EVERY_S = 10.0
 
 def run(args: argparse.Namespace) -> int:
     """Run the experiment, write what it found, and print the summary."""
+    if args.data is not None:
+        there(args.data)
     from vsa_core.experiments.study import prepare, write
 
     out: Path = args.out or Path("experiments") / args.name

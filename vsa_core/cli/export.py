@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsa_core.cli import OK
+from vsa_core.cli import OK, there
 from vsa_core.cli.screen import write_json, write_table
 from vsa_core.errors import UsageError
 
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if not 0 < args.sparsity < 1:
         raise UsageError(f"--sparsity is {args.sparsity}: give a share between 0 and 1")
+    there(args.model)
     out = Path(args.out)
     if out.resolve() == args.model.resolve():
         raise UsageError("--out is the model itself: give another folder")

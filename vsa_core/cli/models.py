@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsa_core.cli import FAILED, OK
-from vsa_core.cli.screen import write_json, write_table
+from vsa_core.cli import FAILED, OK, there
+from vsa_core.cli.screen import progress_console, write_json, write_table
 from vsa_core.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
@@ -221,12 +221,11 @@ def pull_missing(settings: Settings) -> None:
 
 def _pulled(weights: Weights) -> Path:
     """Fetch one, with a bar on a terminal and a line per file elsewhere; errors as `pull`."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from vsa_core.weights.fetch import pull
 
-    console = Console(stderr=True)
+    console = progress_console()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
@@ -247,6 +246,7 @@ def _add(name: str, source: Path, trust: bool) -> int:
     from vsa_core.weights.keep import add
 
     weights = known(name)
+    there(source)
     path = add(weights, source, trust)
     whose = " (your own)" if path == own_place(weights) else ""
     sys.stdout.write(f"{name}: {path}{whose}\n")

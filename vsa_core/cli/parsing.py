@@ -8,9 +8,21 @@ from typing import Any, NoReturn
 
 from vsa_core.errors import UsageError
 
+# Of text nothing is something that can be said; of a verb its choices tell.
+_MAY_BE_EMPTY = {"text", "reason", "verb", "action", "fusion_action"}
+
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is an error like any other."""
+    """An argument parser whose complaint is an error like any other.
+
+    An empty argument is refused: it is a variable that is not set, and as a path it would be the
+    current folder.
+    """
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if not arg_string.strip() and action.dest not in _MAY_BE_EMPTY:
+            raise argparse.ArgumentError(action, "is empty: is a variable not set?")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong as a UsageError."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from vsa_core.cli import OK, SOME_FAILED
+from vsa_core.cli import OK, SOME_FAILED, there
 from vsa_core.errors import ConfigError, LanguageNotSpoken, MediaError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def _predict_images(args: argparse.Namespace) -> int:
     backend = _backend(args, "face")
     if not isinstance(backend, FaceWatcher):
         raise ConfigError(f"the face model {backend.id} looks at videos only: choose another")
+    there(*args.files)
     code = OK
     for path in args.files:
         try:

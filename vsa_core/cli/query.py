@@ -6,15 +6,23 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.cli import OK, opened_store
-from vsa_core.cli.screen import write_table
+from vsa_core.cli.screen import cell, write_table
 from vsa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from vsa_core.query import Answer
+    from vsa_core.store import Store
 
+# By what a parameter's name begins with: what its value may be.
+_NAMES = {
+    "video": "[video_id, title]) AS name FROM videos",
+    "channel": "[channel_id, channel]) AS name FROM videos",
+    "segment": "[segment_id]) AS name FROM segments",
+}
 # A screen is read, not processed: whoever wants a million rows asks for a file.
 _SCREEN_ROWS = 1_000
 
@@ -38,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from vsa_core.query import ask
 
     sql, params = _asked(args.sql, args.param)
-    answer = ask(opened_store(args.store), sql, params)
+    store = opened_store(args.store)
+    answer = _with_rows(ask(store, sql, params), store, args.param)
     if args.output:
         rows = answer.rows()
         write_table_file(args.output, answer.schema, answer.batches, format=args.format, rows=rows)
@@ -73,6 +82,37 @@ def _asked(sql: str, given: list[str]) -> tuple[str, dict[str, str | None]]:
 
     query = shipped_query(sql.removeprefix("@"))
     return query.sql, {**query.defaults, **params}
+
+
+def _with_rows(answer: Answer, store: Store, given: list[str]) -> Answer:
+    """The answer; one without a row may be the answer to a name that is not in the store.
+
+    Raises:
+        UsageError: so it is.
+    """
+    first = next((batch for batch in answer.batches if len(batch)), None)
+    if first is not None:
+        return replace(answer, batches=itertools.chain([first], answer.batches))
+    for pair in given:
+        name, _, value = pair.partition("=")
+        of = name.partition("_")[0]
+        if of in _NAMES and "%" not in value and (hint := _not_there(store, of, value)) is not None:
+            raise UsageError(f"--param {pair}: {store.location} holds no such {of}{hint}")
+    return replace(answer, batches=iter(()))
+
+
+def _not_there(store: Store, of: str, value: str) -> str | None:
+    """None where the store has that name; else a hint at the nearest of its own."""
+    from vsa_core.query import ask
+
+    sql = f"""
+        SELECT name, name = $value AS same FROM (SELECT unnest({_NAMES[of]})
+        WHERE name IS NOT NULL
+        ORDER BY same DESC, jaro_winkler_similarity(lower(name), lower($value)) DESC, name LIMIT 1
+    """
+    for row in ask(store, sql, {"value": value}).rows():
+        return None if row["same"] else f"; the nearest is {cell(row['name'])}"
+    return ""
 
 
 def _write_table(answer: Answer, out: TextIO) -> None:

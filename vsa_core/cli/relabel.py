@@ -7,6 +7,7 @@ from typing import Any
 
 from vsa_core.cli import opened_store
 from vsa_core.cli.run import carry_out
+from vsa_core.cli.stopping import Stop
 from vsa_core.config import load_config
 
 
@@ -14,7 +15,9 @@ def run(args: Namespace) -> int:
     """Carry out `vsa relabel`; returns the exit code."""
     settings = load_config(args.config, args.profile)
     opened_store(args.store)
-    return carry_out(args, settings, _relabel)
+    with Stop(args.store) as stop:
+        stop.tell("Starting …")
+        return carry_out(args, settings, _relabel, stop)
 
 
 def _relabel(args: Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
@@ -13,9 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.progress import LISTENER
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Control characters could move the cursor, direction overrides could reorder a line: a title or
 # a caption is written by strangers.
@@ -97,6 +101,17 @@ def command(line: str, store: str) -> str:
     called = Path(sys.argv[0])
     name = str(called) if called.name == "vsa" and shutil.which("vsa") != str(called) else "vsa"
     return f"{name} {line}" + ("" if store == "store" else f" --store {shlex.quote(store)}")
+
+
+def progress_console() -> Console:
+    """Standard error for progress: bars on a terminal, lines elsewhere.
+
+    In a notebook's `!vsa` there is a terminal that shows each redrawn bar below the last one.
+    """
+    from rich.console import Console
+
+    in_notebook = "JPY_PARENT_PID" in os.environ  # of what a kernel starts
+    return Console(stderr=True, soft_wrap=True, force_terminal=False if in_notebook else None)
 
 
 def write_json(out: TextIO, value: Any) -> None:

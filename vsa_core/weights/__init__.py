@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vsa_core.config import NamedModel, Settings
-from vsa_core.errors import BackendError, UsageError
+from vsa_core.errors import BackendError, UsageError, meant
 from vsa_core.folders import cache_dir, hub_caches
 from vsa_core.weights import hub
 from vsa_core.weights.catalogue import HUB, WEIGHTS, Weights
@@ -72,9 +72,8 @@ def known(name: str) -> Weights:
             revision=revision,
         )
     if name not in WEIGHTS:
-        near = difflib.get_close_matches(name, WEIGHTS, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"no weights are named {name!r}: see `vsa models list`{meant}")
+        hint = meant(name, WEIGHTS)
+        raise UsageError(f"no weights are named {name!r}: see `vsa models list`{hint}")
     return WEIGHTS[name]
 
 
