@@ -22,6 +22,7 @@ from vsa_core.fusion.strategies import (
     assign_folds,
     fuse,
 )
+from vsa_core.fusion.student import skill
 from vsa_core.fusion.views import Views
 
 QUICK = config.Fusion(width=8, max_epochs=8, learning_rate=1e-2, patience=3)
@@ -296,6 +297,26 @@ def test_progress_reaches_the_end_and_may_stop_the_work(strategy: str) -> None:
 
     with pytest.raises(StopError):
         fuse(views, strategy, settings=QUICK, progress=stop)
+
+
+def test_the_network_counts_by_half_of_what_it_learned_and_adds_no_confidence() -> None:
+    views = segments(n=600, accuracy=0.5, noise=2.0).views
+    fused = fuse(views, "crossview-attention", settings=QUICK)
+    model, said = fused.model, fused.opinion.probs["label"]
+    assert model.engine is not None
+    assert model.network is not None
+    engine = model.engine.probs(views, "label")
+    network = model.network.infer(views, model.member(views))[0]["label"]
+    share = fused.report["targets"]["label"]["network_share"]
+    assert share == pytest.approx(0.5 * skill(network, engine))
+    assert share > 0.1
+    both = engine * network**share
+    assert (said.argmax(axis=1) == both.argmax(axis=1)).all()
+    assert (said.argmax(axis=1) != engine.argmax(axis=1)).any()
+    both /= both.sum(axis=1, keepdims=True)
+    sure = engine.max(axis=1).mean()
+    assert both.max(axis=1).mean() > sure + 0.012
+    assert said.max(axis=1).mean() == pytest.approx(sure, abs=0.006)
 
 
 def test_known_labels_help() -> None:

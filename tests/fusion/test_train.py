@@ -172,7 +172,9 @@ class TestWhenLateFusionDecides:
         single = Made(["v00"] * 60, made.first(60).views, made.truth[:60])
         votes = {m: np.random.default_rng(k).integers(0, 3, 60) for k, m in enumerate((TEXT, FACE))}
         store, fusion = trained(tmp_path, with_votes(single, **votes))
-        assert fusion.reason == "all 60 segments are of one video, none can be held out"
+        assert (
+            fusion.reason == "all 60 segments are of one video, so none can be held out: add videos"
+        )
         assert fusion.card is not None
         assert fusion.card["report"]["targets"]["sentiment"]["decides"] == "product"
         said = opinion(store, fusion, single).probs["sentiment"]

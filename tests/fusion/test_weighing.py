@@ -40,6 +40,39 @@ def test_association_counts_nothing_that_a_video_shares() -> None:
     assert association(softmax(z), np.zeros(1000, np.intp)) > 10
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 30])
+def test_association_is_as_sure_however_long_videos_are(size: int) -> None:
+    made = segments(n=600)
+    whole = association(made.probs, np.zeros(600, np.intp))
+    assert whole > 8
+    assert association(made.probs, np.arange(600) // size) == pytest.approx(whole, rel=0.15)
+    mixed = np.repeat(np.arange(320), np.r_[np.ones(300, np.intp), np.full(20, 15)])
+    assert association(made.probs, mixed) == pytest.approx(whole, rel=0.15)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_association_of_other_segments_is_chance_in_short_videos(size: int) -> None:
+    made = segments(n=500)
+    found = []
+    for seed in range(40):
+        mixed = made.probs.copy()
+        mixed[:, 1] = mixed[np.random.default_rng(seed).permutation(500), 1]
+        found.append(association(mixed, np.arange(500) // size))
+    assert abs(np.mean(found)) < 0.6
+    assert 0.6 < np.std(found) < 1.5
+
+
+def test_association_counts_nothing_that_short_videos_share() -> None:
+    """What all videos share between their segments is taken off clips of one segment too."""
+    rng = np.random.default_rng(0)
+    for sizes in (np.full(500, 2), np.full(200, 5), np.r_[np.full(100, 8), np.ones(200, int)]):
+        video = np.repeat(np.arange(len(sizes)), sizes)
+        lean = 3 * rng.normal(size=(len(sizes), 1, 3))[video]
+        z = lean + rng.normal(size=(len(video), 2, 3))
+        assert association(softmax(z), video) < 4
+        assert association(softmax(z), np.zeros(len(video), np.intp)) > 10
+
+
 def test_association_needs_two_votes() -> None:
     made = segments(n=100)
     made.probs[:, 1] = np.nan

@@ -142,7 +142,7 @@ def contradictions(votes: NDArray[np.integer], names: Sequence[str]) -> list[str
         return []
     # Of three and more, one that is below chance with most of the others stands out.
     return [
-        f"{names[a]} agrees with {_listed([names[b] for b in range(v) if below[a, b]])} less "
+        f"{names[a]} agrees with {listed([names[b] for b in range(v) if below[a, b]])} less "
         "often than chance: check the order of its classes, or leave it out"
         for a in range(v)
         if below[a].sum() > (v - 1) / 2
@@ -217,5 +217,6 @@ def _beyond_chance(a: NDArray[np.integer], b: NDArray[np.integer]) -> tuple[floa
     return float((a == b).mean()) - chance, float(max(sd, 1e-9))
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

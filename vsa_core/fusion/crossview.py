@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from vsa_core.agree import has_vote
 from vsa_core.errors import UsageError
 from vsa_core.fusion import late
 from vsa_core.fusion.experts import Expert, ViewSums, one_blas_thread
+from vsa_core.fusion.groups import Groups
 from vsa_core.fusion.information import VOTE_WEIGHT, Floats, Weights, softmax
 from vsa_core.fusion.teaching import Teacher, all_sums, hear, scored
 from vsa_core.fusion.views import Views
@@ -56,6 +57,8 @@ _LEADING = 0.5
 _PRIOR_STEPS = 8
 # The votes' own association is what names the classes: it must be beyond doubt.
 ASSOCIATED = 3.0
+# So much of it, in sds, is chance where the best of several groupings of the segments was taken.
+_CHOSEN = 1.0
 # Without it, humans' labels can vouch for the engine: by so many standard errors.
 _VOUCHED = 2.0
 # Chance-corrected agreement with late fusion below this: the classes found are not those voted on.
@@ -217,6 +220,7 @@ def learn(
     views: Views,
     folds: NDArray[np.integer],
     *,
+    groups: Groups | None = None,
     known: Mapping[str, tuple[NDArray[np.intp], NDArray[np.intp]]] | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -226,12 +230,16 @@ def learn(
     Args:
         views: the segments.
         folds: (n,) from 0, a video wholly in one; a single fold learns no experts.
+        groups: of segments that share more than their class; None for the videos.
         known: per target rows and classes that humans gave; they are believed.
         seed: which segments the weights are fitted on where there are very many.
         progress: told the share of the work done, 0 to 1; may raise to stop it.
     """
     count = int(folds.max()) + 1 if len(folds) else 1
-    sums = all_sums(views, folds, count)
+    sums = all_sums(views, folds, count, groups)
+    grouped = views
+    if groups is not None and groups.found.any():
+        grouped = replace(views, video=groups.number.astype(np.int32))
     targets = {}
     for i, target in enumerate(views.probs):
 
@@ -240,7 +248,7 @@ def learn(
                 progress((i + share) / len(views.probs))
 
         given = (known or {}).get(target)
-        targets[target] = _learn_target(views, target, folds, sums, given, seed, report)
+        targets[target] = _learn_target(views, grouped, target, folds, sums, given, seed, report)
     held_out = {
         views.videos[v]: int(f)
         for v, f in zip(*_first_of_each(views.video, folds), strict=True)
@@ -275,6 +283,7 @@ def _first_of_each(
 
 def _learn_target(
     views: Views,
+    grouped: Views,
     target: str,
     folds: NDArray[np.integer],
     sums: Sequence[ViewSums | None],
@@ -288,9 +297,11 @@ def _learn_target(
     if known is None and not has_vote(views.probs[target]).any():
         sums = [None] * len(sums)  # nothing names a class, so embeddings say nothing either
     teacher = Teacher(views, folds, sums, k, known)
-    fit = Fitter(votes, views, sample, known)
+    fit = Fitter(votes, grouped, sample, known)
     none: tuple[Expert | None, ...] = (None,) * len(votes)
-    named = association(views.probs[target], views.video)
+    named = association(views.probs[target], grouped.video)
+    if grouped is not views:
+        named -= _CHOSEN
     report: dict[str, Any] = {"votes_association_z": named}
 
     experts, heard, weights = none, nothing, _plain(len(votes), k)
@@ -304,7 +315,7 @@ def _learn_target(
             )
             evidence, prior = weights.evidence(votes, heard, views.present), weights.log_prior
             progress((turn + 1) / (ROUNDS + 2))
-        report |= compare(fit, heard, views, target, folds, teacher.able)
+        report |= compare(fit, heard, grouped, target, folds, teacher.able)
         posterior = softmax(evidence.sum(axis=0) + prior)
         agreed = kappa(posterior, views.probs[target])
         report["agreement_with_late_fusion_kappa"] = agreed

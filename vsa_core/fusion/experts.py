@@ -84,7 +84,9 @@ class ViewSums:
         trained: (n,) segments to learn from: the view is embedded, another says something.
         fold: (n,) of each segment.
         folds: F.
-        video: (n,) number of the segment's video.
+        video: (n,) number of the segment's video, or of the group it is in.
+        found: which of these are groups, None for none. Their offsets are taken off the class
+            means alone, since nobody knows them when segments are judged.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ViewSums:
         fold: NDArray[np.integer],
         folds: int,
         video: NDArray[np.integer],
+        found: NDArray[np.bool_] | None = None,
     ) -> None:
         self._embedding = embedding
         self.trained = np.flatnonzero(trained)
@@ -105,6 +108,11 @@ class ViewSums:
         self._place = np.full(videos, -1)
         self._place[with_offset] = np.arange(len(with_offset))
         self._size = self._size[with_offset]
+        self._shrunk = 1 / (self._size + SHRINK_VIDEO)
+        # Σ (x − b)(x − b)ᵀ = Σ x xᵀ − Σ weight · S Sᵀ for b = shrunk · S
+        self._weight = (2 - self._size * self._shrunk) * self._shrunk
+        if found is not None:
+            self._weight[found[with_offset]] = 0
         self._fold_of_video = np.zeros(len(with_offset), np.intp)
         placed = self._place[video] >= 0
         self._fold_of_video[self._place[video[placed]]] = fold[placed]
@@ -139,13 +147,10 @@ class ViewSums:
                 self._gram[fold] += gram
             for place, sums in videos:
                 self._video_sum[place] += sums
-        shrunk = 1 / (self._size + SHRINK_VIDEO)
-        # Σ (x − b)(x − b)ᵀ without the classes' part, b = shrunk (S − N M).
         for fold in range(self._folds):
             here = self._fold_of_video == fold
             s = self._video_sum[here].astype(np.float64)
-            w = 2 * shrunk[here] - self._size[here] * shrunk[here] ** 2
-            self._gram[fold] -= (s * w[:, None]).T @ s
+            self._gram[fold] -= (s * self._weight[here, None]).T @ s
 
     def _second_moments(
         self, block: Block
@@ -189,17 +194,13 @@ class ViewSums:
             mass[:, c] = np.bincount(self._fold[rows], t, self._folds)
             place = self._place[self._video[rows]]
             in_video[:, c] = np.bincount(place[place >= 0], t[place >= 0], len(self._size))
-        shrunk = 1 / (self._size + SHRINK_VIDEO)
-        linear, square, mixed, pairs = [], [], [], []
+        by_fold: list[tuple[Floats, ...]] = []
         for fold in range(self._folds):
             here = self._fold_of_video == fold
             s, n = self._video_sum[here].astype(np.float64), in_video[here]
-            once, twice = shrunk[here, None], (self._size * shrunk**2)[here, None]
-            linear.append((n * once).T @ s)  # Nᵀ D S
-            square.append((n * once).T @ n)  # Nᵀ D N
-            mixed.append((n * twice).T @ s)  # Nᵀ D n D S
-            pairs.append((n * twice).T @ n)
-        sums = [np.stack(part) for part in (linear, square, mixed, pairs)]
+            once, lasting = n * self._shrunk[here, None], n * self._weight[here, None]
+            by_fold.append((once.T @ s, once.T @ n, lasting.T @ s, lasting.T @ n))
+        sums = [np.stack(part) for part in zip(*by_fold, strict=True)]
         found = [self._solve(fold, cross, mass, *sums) for fold in range(self._folds)]
         fitted = (np.stack(part) for part in zip(*found, strict=True))
         return Expert(self._mean, self._scale, *fitted)
@@ -222,7 +223,7 @@ class ViewSums:
         mass: Floats,
         linear: Floats,
         square: Floats,
-        mixed: Floats,
+        lean: Floats,
         pairs: Floats,
     ) -> tuple[Floats, Floats, Floats]:
         """Weights (d, K), bias (K,) and `M W` (K, K) without one fold."""
@@ -237,9 +238,11 @@ class ViewSums:
         means = np.linalg.solve(
             np.diag(counts + ridge) - others(square), others(cross) - others(linear)
         )
-        lean = others(linear) - others(mixed)  # (K, d): what offsets owe to the classes
-        within = others(self._gram) + lean.T @ means + means.T @ lean
-        within += means.T @ (others(pairs) - np.diag(counts)) @ means
+        # Σ t (x − b − m)(x − b − m)ᵀ over segments and classes, b = shrunk (S − N M); what the
+        # equations of the means say of `cross` is put in, so that rounding errors cancel.
+        mixed = (others(lean) - others(linear)).T @ means
+        within = others(self._gram) + mixed + mixed.T
+        within += means.T @ (2 * others(square) - others(pairs) - np.diag(counts)) @ means
         within /= n
         within[np.diag_indices(d)] += (_RIDGE + d) / n * max(np.trace(within) / d, 1e-6)
         weights: Floats = np.linalg.solve(within, means.T)

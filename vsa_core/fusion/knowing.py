@@ -87,8 +87,8 @@ def expected(views: Views, fused: Fused, target: str, second: Fused | None = Non
         return Expected(
             confidence,
             None,
-            "the votes of different views do not go together beyond chance, so agreement says "
-            f"nothing about who is right: {_review(len(confidence))}",
+            f"the votes of {checks.listed(views.names)} are not correlated beyond chance, so their "
+            f"agreement does not tell who is right: {_review(len(confidence))}",
         )
     elif fused.model.network is not None or fused.model.engine is not None:
         return Expected(
@@ -245,19 +245,19 @@ def _of_engine(views: Views, engine: Crossview, target: str) -> list[str | None]
     lines: list[str | None] = []
     if decides == "product" and facts["votes_association_z"] <= ASSOCIATED:
         lines.append(
-            "the votes of different views go together no more than chance would have it, so the "
-            f"labels are the votes' product and confidences are not calibrated: {_review(n)}, or "
-            "find better models"
+            f"the votes of {checks.listed(views.names)} are not correlated beyond chance, so "
+            "labels are the product of their probabilities, and confidences are not calibrated: "
+            f"{_review(n)}, or take better models"
         )
     elif decides == "product":
         lines.append(
-            "no expert could be trained, so the labels are the votes' product: give embeddings, "
-            "of two views or more and of two videos or more"
+            "no expert could be trained, so labels are the product of the votes' probabilities: "
+            "give embeddings, of two views or more and of two videos or more"
         )
     elif decides == "taught":
         lines.append(
-            "there is too little to fit the experts' weights on, so they are fixed and the "
-            f"confidences are not calibrated: {_review(n)}"
+            f"{n} segments are too few to fit the experts' weights, so these are fixed and "
+            f"confidences are not calibrated: add videos, or {_review(n)}"
         )
     elif n < FEW_SEGMENTS:
         lines.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from vsa_core import config
 from vsa_core.errors import StoreError, UsageError
 from vsa_core.fusion import late
 from vsa_core.fusion.crossview import Crossview, learn
+from vsa_core.fusion.groups import Groups, group, mostly_of
 from vsa_core.fusion.tf_mvsa import TfMvsa, label_as_tf_mvsa, tf_mvsa
 from vsa_core.fusion.views import Views
 
@@ -214,7 +215,8 @@ def fuse(
     if strategy in _LATE:
         model = Model(strategy, min_confidence)
         return Fused(model.opinion(views), model, report)
-    of_video = assign_folds(views, settings.folds, settings.seed)
+    groups = None if strategy == "tf-mvsa" else group(views, settings.seed)
+    of_video = assign_folds(views, settings.folds, settings.seed, groups)
     folds = of_video[views.video] if len(views.videos) else np.zeros(0, np.intp)
     named = dict(zip(views.videos, of_video.tolist(), strict=True))
     if strategy == "tf-mvsa":
@@ -226,10 +228,12 @@ def fuse(
     engine = learn(
         views,
         folds,
+        groups=groups,
         known={known.target: (known.rows, known.labels)} if known is not None else None,
         seed=settings.seed,
         progress=_part(progress, 0.0, 0.3 if attentive else 1.0),
     )
+    report["groups"] = int(groups.found.sum()) if groups is not None else 0
     report["targets"] = {name: target.report for name, target in engine.targets.items()}
     model = Model(strategy, min_confidence, named, engine)
     if attentive:
@@ -237,8 +241,18 @@ def fuse(
     return Fused(model.opinion(views), model, report)
 
 
-def assign_folds(views: Views, folds: int, seed: int) -> NDArray[np.intp]:
-    """Fold of each video, of about as many segments each; fewer folds with fewer videos."""
+def assign_folds(
+    views: Views, folds: int, seed: int, groups: Groups | None = None
+) -> NDArray[np.intp]:
+    """Fold of each video, of about as many segments each; fewer folds with fewer videos.
+
+    With groups, the videos whose segments are mostly of one group are in one fold.
+    """
+    if groups is not None and groups.found.any():
+        mostly = mostly_of(groups, views.video)
+        names = tuple(str(g) for g in range(len(groups.found)))
+        grouped = replace(views, videos=names, video=mostly[views.video].astype(np.int32))
+        return assign_folds(grouped, folds, seed)[mostly]
     counts = np.bincount(views.video, minlength=len(views.videos))
     shuffled = np.random.default_rng(seed).permutation(len(counts))
     largest_first = shuffled[np.argsort(-counts[shuffled], kind="stable")]

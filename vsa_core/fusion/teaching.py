@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsa_core.fusion.experts import Expert, ViewSums, scores, without_offsets
+from vsa_core.fusion.groups import Groups
 from vsa_core.fusion.information import Floats, log_softmax, softmax
 from vsa_core.fusion.views import Views
 
 _SLOPES = np.linspace(0, 1.2, 13)
 
 
-def all_sums(views: Views, folds: NDArray[np.integer], count: int) -> list[ViewSums | None]:
+def all_sums(
+    views: Views, folds: NDArray[np.integer], count: int, groups: Groups | None = None
+) -> list[ViewSums | None]:
     """Per view what its expert needs; None where it can have none."""
     sums: list[ViewSums | None] = []
     together = views.present.sum(axis=1) > 1
@@ -22,7 +25,8 @@ def all_sums(views: Views, folds: NDArray[np.integer], count: int) -> list[ViewS
         trained = views.embedded[:, v] & together
         spread = len(np.unique(folds[trained])) > 1
         able = embedding.width > 0 and count > 1 and spread
-        sums.append(ViewSums(embedding, trained, folds, count, views.video) if able else None)
+        of = (views.video, None) if groups is None else (groups.number, groups.found)
+        sums.append(ViewSums(embedding, trained, folds, count, *of) if able else None)
     return sums
 
 

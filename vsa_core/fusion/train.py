@@ -13,6 +13,7 @@ from vsa_core import config
 from vsa_core.config import Settings
 from vsa_core.fusion import FusionModel, knowing
 from vsa_core.fusion.card import make_card, read_card
+from vsa_core.fusion.checks import listed
 from vsa_core.fusion.crossview import ASSOCIATED
 from vsa_core.fusion.data import (
     CLASSES,
@@ -162,13 +163,13 @@ def _late_because(views: Views, fused: Fused) -> str | None:
         return None
     tied = fused.report["targets"][SENTIMENT]["votes_association_z"]
     if len(views.videos) < 2:
-        return f"all {len(views)} segments are of one video, none can be held out"
+        return f"all {len(views)} segments are of one video, so none can be held out: add videos"
     if not views.embedded.any():
         return "no model gave an embedding to learn from"
     if tied <= ASSOCIATED:
         return (
-            "the votes of different models go together no more than chance would have it "
-            f"(z = {tied:.1f}), so that they cannot teach one another"
+            f"the votes of {listed(views.names)} are not correlated beyond chance "
+            f"(z = {tied:.1f}), so they cannot teach one another"
         )
     together = (views.present.sum(axis=1) > 1).sum()
     return f"{together} of {len(views)} segments were seen by two models, in too few videos"

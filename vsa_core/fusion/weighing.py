@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,14 @@ _FITTED_PER_VIDEO = 500
 
 
 def association(probs: NDArray[np.floating], video: NDArray[np.integer]) -> float:
-    """How far the votes (n, V, K) of different views go together within videos, in sds of chance.
+    """How far the votes (n, V, K) of different views go together, in sds of chance.
 
-    Chance is every pairing of the votes within a video being as likely (the permutation variance).
-    0 where no two views vote on the same segments.
+    Within videos, and between them so far as what a video's votes share cannot be told from what
+    each segment says. Every video's mean is taken off, shrunk by `n / (n + κ)`, where κ is the
+    variance of a view's votes within videos over that between videos: nothing is taken off a
+    video of one segment, nearly all off a long one whose votes lean. Chance is every pairing of
+    the votes within a video being as likely, and of the means of videos of about the same length
+    (the permutation variance). 0 where no two views vote on the same segments.
     """
     found, variance = 0.0, 0.0
     views, k = probs.shape[1:]
@@ -40,20 +45,53 @@ def association(probs: NDArray[np.floating], video: NDArray[np.integer]) -> floa
             if not len(rows):
                 continue
             _, at, size = np.unique(video[rows], return_inverse=True, return_counts=True)
-            one = _without_mean(probs[rows, a].astype(np.float64), at, size)
-            two = _without_mean(probs[rows, b].astype(np.float64), at, size)
-            found += float((one * two).sum())
-            for i in range(k):
-                for j in range(k):
-                    first = np.bincount(at, one[:, i] * one[:, j])
-                    second = np.bincount(at, two[:, i] * two[:, j])
-                    variance += float((first * second / np.maximum(size - 1, 1)).sum())
+            pair = [probs[rows, v].astype(np.float64) for v in (a, b)]
+            means = [_means(x, at, size) for x in pair]
+            weight = np.sqrt(size).astype(np.float64)
+            left = [weight * _left(x, m, at, size) for x, m in zip(pair, means, strict=True)]
+            alike = np.log2(size).astype(np.intp)
+            for one, two, group, count in (
+                (pair[0] - means[0][at], pair[1] - means[1][at], at, size),
+                (*_between(means, left, alike), alike, np.bincount(alike)),
+            ):
+                if count.max() < 2:  # nothing to pair it with
+                    continue
+                found += float((one * two).sum())
+                for i in range(k):
+                    for j in range(i + 1):
+                        first = np.bincount(group, one[:, i] * one[:, j])
+                        second = np.bincount(group, two[:, i] * two[:, j])
+                        product = float((first * second / np.maximum(count - 1, 1)).sum())
+                        variance += product if i == j else 2 * product
     return float(found / np.sqrt(variance)) if variance > 0 else 0.0
 
 
-def _without_mean(x: Floats, at: NDArray[np.integer], size: NDArray[np.integer]) -> Floats:
-    means = np.stack([np.bincount(at, column) / size for column in x.T], axis=1)
-    out: Floats = x - means[at]
+def _means(x: Floats, at: NDArray[np.integer], size: NDArray[np.integer]) -> Floats:
+    return np.stack([np.bincount(at, column) / size for column in x.T], axis=1)
+
+
+def _left(x: Floats, means: Floats, at: NDArray[np.integer], size: NDArray[np.integer]) -> Floats:
+    """(videos,) share of each video's mean that is left when it is taken off, shrunk."""
+    n, videos = len(x), len(size)
+    if n == videos or videos == 1:  # nothing is known of what a video's votes share; or all is
+        return np.full(videos, float(n == videos))
+    within = float(((x - means[at]) ** 2).sum()) / (n - videos)
+    off = float((size[:, None] * (means - x.mean(axis=0)) ** 2).sum())
+    typical = (n - float((size**2).sum()) / n) / (videos - 1)
+    between = max(off / (videos - 1) - within, 0.0) / typical
+    if within + between == 0:
+        return np.ones(videos)
+    return np.asarray(within / (within + size * between), np.float64)
+
+
+def _between(
+    means: Sequence[Floats], left: Sequence[Floats], alike: NDArray[np.integer]
+) -> list[Floats]:
+    """What is left of the videos' means, less its mean over videos of about the same length."""
+    out = []
+    for mean, share in zip(means, left, strict=True):
+        x = mean * share[:, None]
+        out.append(x - _means(x, alike, np.maximum(np.bincount(alike), 1))[alike])
     return out
 
 
