@@ -79,7 +79,7 @@ def test_more_errors_of_a_model_than_allowed_fail_the_run(
 ) -> None:
     said = dict(zip(("text", "face"), errors, strict=True))
     counts = {"segments": 10, "media_seconds": 1.0, "errors": said}
-    monkeypatch.setattr("vsa_core.runs.summarise", lambda *_: counts)
+    monkeypatch.setattr("vsa_core.runs.summarise", lambda *_: {**counts, "left_out": []})
     summary, row = recorded(Store(tmp_path))
     assert summary["status"] == row["status"] == status
     assert json.loads(row["counts"])["errors"] == summary["errors"] == said
@@ -155,7 +155,7 @@ def put_video(store: Store, video_id: str, note: str | None, spoken: bool) -> No
     }  # fmt: skip
     store.commit("videos", video_id, table_from_rows("videos", [row]), video_id)
     segment = {"video_id": video_id, "segment_id": f"{video_id}-0-1", "index": 0, "start_ms": 0,
-               "end_ms": 1, "text": "a", "text_source": "asr:pocketsphinx",
+               "end_ms": 1, "text": "a", "speaker": None, "text_source": "asr:pocketsphinx",
                "language": None}  # fmt: skip
     rows = [segment] if spoken else []
     store.commit("segments", video_id, table_from_rows("segments", rows), video_id)

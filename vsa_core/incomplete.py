@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from vsa_core.media import ENDS_EARLY, Media
+from vsa_core.media import Media
 
 INCOMPLETE = "incomplete"  # begins the note
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -27,8 +27,6 @@ def incomplete(media: Media) -> str | None:
     Raises:
         MediaError: the file cannot be opened any more.
     """
-    if any(note.startswith(ENDS_EARLY) for note in media.notes):
-        return None  # said already
     try:
         with media.path.open("rb") as file:
             size = file.seek(0, 2)

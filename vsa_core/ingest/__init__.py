@@ -20,7 +20,7 @@ from vsa_core.errors import MediaError, said
 from vsa_core.incomplete import incomplete
 from vsa_core.ingest.folder import videos_in
 from vsa_core.language import tag_of
-from vsa_core.media import probe
+from vsa_core.media import ENDS_EARLY, Media, probe
 from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store, TableRef
 
@@ -234,7 +234,7 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
             has_video=media.has_video,
             has_audio=media.has_audio,
             sound_track=media.sound_track,
-            note="; ".join(filter(None, [info_note, incomplete(media), *media.notes])) or None,
+            note="; ".join(filter(None, [info_note, *_odd(media)])) or None,
         )
     except Exception as error:
         reason = said(error)
@@ -246,6 +246,14 @@ def ingest(found: Found, settings: Settings, store: Store) -> TableRef:
             raise MediaError(reason) from error
         raise
     return store.commit("videos", found.video_id, table_from_rows("videos", [row]), made_from)
+
+
+def _odd(media: Media) -> list[str]:
+    """What is odd about a file; that its end is missing is said once."""
+    notes = list(media.notes)
+    if not any(note.startswith(ENDS_EARLY) for note in notes) and (cut := incomplete(media)):
+        notes.append(cut)
+    return notes
 
 
 def _row(found: Found, info: dict[str, Any]) -> dict[str, Any]:
