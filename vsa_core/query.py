@@ -287,8 +287,10 @@ def _said_plainly(error: Exception, sql: str = "") -> UsageError | StoreError:
         )
     if re.fullmatch(r"\s*@?[\w-]+\s*;?\s*", sql):
         word = sql.strip(" \n\t;@")
-        questions = [f"@{query.name}" for query in shipped()]
-        hint = meant(f"@{word}", questions) or meant(word, VIEWS)
+        questions = [query.name for query in shipped()]
+        hint = meant(word, [*VIEWS, *questions])
+        for name in questions:
+            hint = hint.replace(f" {name}?", f" @{name}?")
         return UsageError(f"{word!r} is no SELECT, as `FROM labels`{hint or _SEE}")
     return UsageError(f"{line}{_nearest(line, rest) or '; the views are: ' + ', '.join(VIEWS)}")
 

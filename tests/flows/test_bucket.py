@@ -73,6 +73,6 @@ def test_the_command_line_reads_a_bucket(
     for words in (["status"], ["query", "@most_negative"], ["store", "verify"]):
         assert main([*words, "--store", there]) == 0, words
     assert ": 1 video" in capsys.readouterr().out
-    assert main(["status", "--store", bucket.url("elsewhere")]) == 1
+    assert main(["status", "--store", bucket.url("elsewhere")]) == 2
     assert "no store at" in capsys.readouterr().err
     assert os.environ.get("AWS_ENDPOINT_URL") is None

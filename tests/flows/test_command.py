@@ -266,7 +266,8 @@ def watched(tmp_path: Path, *command: object, **more: str) -> tuple[str, set[str
     watch.mkdir()
     home.mkdir()
     noted.touch()
-    (watch / "sitecustomize.py").write_text(_WATCH)
+    fakes = "from tests.fakes import register\nregister()\n" if command[0] == VSA else ""
+    (watch / "sitecustomize.py").write_text(_WATCH + fakes)
     off = ("CI", "GITHUB", "GITLAB", "DO_NOT_TRACK", "PREFECT_", "NO_PROXY", "no_proxy")
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(off)},

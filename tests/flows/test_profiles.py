@@ -183,12 +183,12 @@ def test_without_weights_or_network_it_says_what_to_pull_and_where_to_put_it(
     typed = ("run", clip, "--store", tmp_path / "s", "--profile", "standard")
     tried = vsa(prefect_api, empty, *typed)
     assert tried.returncode == 1
-    (line,) = tried.stderr.splitlines()
+    *_, line = tried.stderr.splitlines()
     assert "cannot be fetched from http://127.0.0.1:9/" in line
     assert "the profile standard lacks twitter-roberta, emotion-distilroberta" in line
     assert str(empty) in line
     told = vsa(prefect_api, empty, *typed, "--offline")
     assert told.returncode == 1
-    (line,) = told.stderr.splitlines()
+    *_, line = told.stderr.splitlines()
     assert "`vsa models pull " in line
     assert str(empty) in line
