@@ -351,7 +351,7 @@ def test_an_unexpected_error_costs_one_address_of_a_channel(
 ) -> None:
     from tasks.channels import list_channel
 
-    def listed(url: str, *_: Any) -> list[Item]:
+    def listed(url: str, *_: Any, **_more: Any) -> list[Item]:
         if url.endswith("/odd"):
             raise KeyError("entries")
         return [Item(url=f"{url}/1", source_id="s1")]
@@ -359,7 +359,11 @@ def test_an_unexpected_error_costs_one_address_of_a_channel(
     monkeypatch.setattr("tasks.channels.listed", listed)
     channel = Channel(name="talks", urls=("https://example.org/odd", "https://example.org/good"))
     news = list_channel.fn(channel, load_config(fake_config), {}, False)
-    assert news.problems == ("unexpected KeyError: 'entries'",)
+    (problem,) = news.problems
+    assert (problem.path, problem.reason) == (
+        "https://example.org/odd",
+        "unexpected KeyError: 'entries'",
+    )
     assert [one.item.url for one in news.found] == ["https://example.org/good/1"]
 
 
