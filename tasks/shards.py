@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.policies import may_pass, share_cores
 from vsa_core.config import Settings
-from vsa_core.errors import BackendError, ConfigError, SegmentsError, StoreError, said
+from vsa_core.errors import BackendError, ConfigError, SegmentsError, StoreError, is_failure, said
 from vsa_core.progress import Steps
 from vsa_core.store import Store, TableRef
 from vsa_core.story import FAILED
@@ -105,7 +105,9 @@ def over_shard(
             done.append(video_id)
         except FATAL:
             raise
-        except Exception as error:  # noqa: BLE001 - one video's, recorded with its reason
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             failure = Failure(video_id, path(item), said(error), name)
             if not isinstance(error, SegmentsError):
                 failures.append(failure)

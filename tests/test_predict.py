@@ -157,6 +157,33 @@ def test_a_model_that_fails_now_and_then_costs_nothing(
     assert [one.status for one in seen] == [Status.OK] * 8
 
 
+class PanicException(BaseException):
+    """As a library written in Rust raises it, a tokenizer for one."""
+
+
+@pytest.mark.parametrize("error", [PanicException("index out of bounds"), SystemExit(3)])
+def test_a_panic_costs_only_the_clip_that_it_is_about(error: BaseException) -> None:
+    class Panics(Scripted):
+        def predict(self, samples: Sequence[Any]) -> Prediction:
+            if "odd" in samples:
+                raise error
+            return super().predict(samples)
+
+    seen = look(Panics(), clips("a", "odd", "b"))
+    assert [one.status for one in seen] == [Status.OK, Status.ERROR, Status.OK]
+    assert seen[1].note == f"unexpected {type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("wish", [KeyboardInterrupt(), GeneratorExit()])
+def test_a_wish_to_stop_is_no_failure(wish: BaseException) -> None:
+    class Stopped(Scripted):
+        def predict(self, samples: Sequence[Any]) -> Prediction:
+            raise wish
+
+    with pytest.raises(type(wish)):
+        look(Stopped(), clips("a", "b"))
+
+
 def test_a_decoder_that_fails_once_costs_nothing() -> None:
     class Shaky(Scripted):
         reads = 0

@@ -67,7 +67,17 @@ def said(error: BaseException) -> str:
     """An error in one line; one that is not ours names its type, for a bug report."""
     if isinstance(error, VsaError):
         return str(error)
-    return f"unexpected {' '.join(f'{type(error).__name__}: {error}'.split())[:_SAID_LENGTH]}"
+    words = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return f"unexpected {words[:_SAID_LENGTH]}"
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an error is a failure of what ran, not a wish to stop.
+
+    What a library of Rust panics with, and `sys.exit` in the middle of one, are no `Exception`.
+    """
+    panic = "PanicException" in {kind.__name__ for kind in type(error).__mro__}
+    return panic or isinstance(error, (Exception, SystemExit))
 
 
 def meant(word: str, names: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from vsa_core.errors import (
     MediaError,
     SegmentsError,
     VsaError,
+    is_failure,
     said,
 )
 from vsa_core.labels import EMOTIONS, SENTIMENTS, Modality, Status
@@ -191,7 +192,9 @@ def _predict_into(
         batch = waiting[at : at + size]
         try:
             results = _answers(backend, [sample for _, sample in batch])
-        except Exception as error:  # noqa: BLE001 - each alone tells whose fault it is
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             results = []
             if len(batch) > 1 and _out_of_memory(error):
                 size = len(batch) // 2
@@ -224,12 +227,14 @@ def _tried(attempt: Callable[[], _T]) -> _T | _Seen:
             return _Seen(Status.ERROR, note=str(error))
         except VsaError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a model or decoder raises
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             broke = _broke(error)
     return broke
 
 
-def _broke(error: Exception) -> _Seen:
+def _broke(error: BaseException) -> _Seen:
     """The row of a clip at which something broke, with what may help."""
     if _out_of_memory(error):
         help_, machine = ": fewer run.workers or a smaller model need less memory", True
@@ -240,19 +245,19 @@ def _broke(error: Exception) -> _Seen:
     return _Seen(Status.ERROR, note=f"{said(error)}{help_}", doubtful=True, machine=machine)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     """Whether the memory of the machine or of a GPU is full; each library has words of its own."""
     return isinstance(error, MemoryError) or _says(error, _NO_MEMORY)
 
 
-def _of_machine(error: Exception) -> bool:
+def _of_machine(error: BaseException) -> bool:
     """Whether an error tells of the machine or what is installed, not of what was looked at."""
     if isinstance(error, OSError):
         return error.errno is not None  # the system's; what a decoder thinks of a file has none
     return isinstance(error, ImportError) or _says(error, _OF_GPU)
 
 
-def _says(error: Exception, words: Iterable[str]) -> bool:
+def _says(error: BaseException, words: Iterable[str]) -> bool:
     text = str(error).lower()
     return not isinstance(error, _OF_VALUES) and any(word.lower() in text for word in words)
 

@@ -489,6 +489,7 @@ def logits(row: Row, shift: float) -> list[float]:
             "look like logits",
         ),
         (lambda row: [100 * p for p in row["probs"]], "sum to 100, percent it seems: divide by"),
+        (lambda row: [1000.5 * p for p in row["probs"]], "sum to 1000: divide each row by its sum"),
         (lambda row: [round(9 * p) for p in row["probs"]], "look like counts of votes: divide"),
         (
             lambda row: [p**0.3 for p in row["probs"]],
@@ -508,6 +509,14 @@ def test_numbers_that_are_no_probabilities_are_told_apart(
         read_predictions(write(tmp_path / "p.parquet", table))
     assert "column probs: segment 's000' (face) " in str(caught.value)
     assert advice in str(caught.value)
+
+
+def test_what_a_sum_leaves_below_zero_is_zero(tmp_path: Path) -> None:
+    table = rows()
+    for row in table:
+        row["probs"] = [row["probs"][0], 1 - row["probs"][0] + 1e-9, -1e-9]
+    views = read_predictions(write(tmp_path / "p.parquet", table)).views
+    assert np.nanmin(views.probs["label"]) == 0
 
 
 def test_rows_of_zeros_are_a_view_that_saw_nothing(tmp_path: Path) -> None:

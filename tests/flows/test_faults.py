@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from scripts.fault_kinds import moved_back
+from tasks.shards import ShardFailedError, over_shard
 from tests.conftest import REPO
 from tests.fakes import Fake, FakeSample
 from tests.flows.test_label import captions, contents, film, label
@@ -291,6 +292,27 @@ def test_an_unexpected_error_of_any_stage_costs_one_video(
     again = label([folder], tmp_path / "store", fake_config)
     assert (again["failures"], again["segments"]) == ([], len(names))
     assert verify(store) == []
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), type("PanicException", (BaseException,), {})("x")]
+)
+def test_a_panic_in_a_stage_costs_one_item(error: BaseException) -> None:
+    def stage(item: str, _steps: Any) -> None:
+        if item == "b":
+            raise error
+
+    with pytest.raises(ShardFailedError) as caught:
+        over_shard("stage", {name: name for name in "abc"}, stage, str)
+    assert caught.value.result.done == ("a", "c")
+    (failure,) = caught.value.result.failures
+    assert failure.reason == f"unexpected {type(error).__name__}: {error}"
+    with pytest.raises(KeyboardInterrupt):
+        over_shard("stage", {"a": KeyboardInterrupt()}, _raised, str)
+
+
+def _raised(error: BaseException, _steps: Any) -> None:
+    raise error
 
 
 def test_an_unexpected_error_costs_one_address(

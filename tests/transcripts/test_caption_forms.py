@@ -334,6 +334,15 @@ def test_substation_alpha_as_it_is_written(tmp_path: Path) -> None:
             ],
         ),
         (
+            ["Pros: it is light.", "Cons: it is dear.", "Pros: it is fast.", "Price: too high."],
+            [
+                (None, "Pros: it is light."),
+                (None, "Cons: it is dear."),
+                (None, "Pros: it is fast."),
+                (None, "Price: too high."),
+            ],
+        ),
+        (
             ["He said: go.", "She said: no.", "He said: why.", "She said: so."],
             [
                 (None, f"{who} said: {what}.")

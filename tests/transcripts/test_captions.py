@@ -198,6 +198,46 @@ def test_an_encoding_that_cannot_be_told_is_refused(tmp_path: Path) -> None:
         read(tmp_path, ONE.format("Привет.").encode("koi8_r"))
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["¶ la la ¶"],
+        ["½ cup"],
+        ["• one", "• two"],
+        ["– Yes.", "– No."],
+        ["That’s it’s don’t won’t"],
+    ],
+)
+def test_signs_of_windows_1252_are_no_letters_of_another_encoding(
+    tmp_path: Path, lines: list[str]
+) -> None:
+    found = read(tmp_path, ONE.format("\n".join(lines)).encode("cp1252"))
+    assert " ".join(texts(found)).replace("– ", "") == " ".join(lines).replace("– ", "")
+    assert found.note is None
+
+
+@pytest.mark.parametrize("codec", ["cp1252", "latin-1"])
+def test_other_letters_that_were_taken_for_western_are_undone(tmp_path: Path, codec: str) -> None:
+    twice = RUSSIAN.encode("cp1251").decode(codec)
+    found = read(tmp_path, ONE.format(twice).encode())
+    assert texts(found) == [RUSSIAN]
+    assert found.note == "captions that were decoded wrongly before they were saved are mended"
+
+
+@pytest.mark.parametrize("text", ["ÇA VA À LA MER, L’ÎLE D’ÉTÉ.", "«À…» “Où?”", "Đã đến, ở đây"])
+def test_western_letters_are_left_alone(tmp_path: Path, text: str) -> None:
+    found = read(tmp_path, ONE.format(text).encode())
+    assert (texts(found), found.note) == ([text], None)
+
+
+@pytest.mark.parametrize("codec", ["cp850", "cp437"])
+def test_utf_8_through_a_terminal_of_windows_is_undone(tmp_path: Path, codec: str) -> None:
+    text = "I don’t love it – it’s “naïve”"
+    found = read(tmp_path, ONE.format(text.encode().decode(codec)).encode())
+    assert texts(found) == [text]
+    assert found.note == "captions that were decoded wrongly before they were saved are mended"
+
+
 TYPED = "I don’t love it – it’s naïve. Déjà vu"
 
 

@@ -34,6 +34,7 @@ _NEEDED = ("segment_id", "video_id", "modality", "probs")
 _MOST_VIEWS = 8
 _CLASSES = range(2, 21)
 _SUM_OFF = 1e-3
+_ROUNDED = 1e-6  # so far below zero what should be zero may come out of a sum
 # Such a share of rows that are all the same, and so many, is no accident where the others differ.
 _CONSTANT_SHARE, _CONSTANT_ROWS = 0.1, 10
 
@@ -311,6 +312,7 @@ def _read_probs(
             if wrong is not None:
                 first, why = wrong
                 raise UsageError(f"{what}: {of(given[mine[first]])} ({names[v]}) {why}")
+        said = np.where(said < 0, 0, said)
         total = said.sum(axis=1)
         probs[segment[part][given], view[part][given]] = said / total[:, None]
         weighed = (said * np.random.default_rng(0).random(k)).sum(axis=1)
@@ -340,7 +342,8 @@ def _misfit(said: NDArray[np.float64]) -> tuple[int, str] | None:
     """The first of a view's rows (r, K) that holds no probabilities, and what to do about it."""
     finite = has_vote(said)
     total = said.sum(axis=1)
-    bad = ~finite | (said < 0).any(axis=1) | ~(np.abs(total - 1) <= _SUM_OFF)
+    below: NDArray[np.bool_] = np.asarray((said < -_ROUNDED).any(axis=1))
+    bad = ~finite | below | ~(np.abs(total - 1) <= _SUM_OFF)
     if not bad.any():
         return None
     zeros = (said == 0).all(axis=1)
@@ -355,7 +358,7 @@ def _misfit(said: NDArray[np.float64]) -> tuple[int, str] | None:
         )
     if not finite[first]:
         return first, "is not finite: use null where a model abstains"
-    if (said[first] < 0).any():
+    if below[first]:
         return first, "has a negative probability: give shares from 0 to 1"
     return first, f"sums to {total[first]:.4g}, not 1: divide by the sum"
 
@@ -377,6 +380,8 @@ def _kind(said: NDArray[np.float64]) -> str | None:
             "are from 0 to 1 but do not sum to 1, as each class's own yes or no: give "
             "probabilities of which one class is true, such as a softmax of the logits"
         )
+    if (said >= 0).all() and np.ptp(total) <= _SUM_OFF * total.mean():
+        return f"sum to {total.mean():.4g}: divide each row by its sum"
     return "look like logits: give the softmax of each row"
 
 

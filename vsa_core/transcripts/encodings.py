@@ -13,6 +13,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SAMPLE_BYTES = 20_000
 # Told from fewer bytes, which legacy encoding it is is a guess; a language leaves two or three.
 _ENOUGH_BYTES = 32
+_ENOUGH_LETTERS = 12
 # Of the letters of a language written in Latin ones; Vietnamese has the most beyond ASCII.
 _MOST_BEYOND_ASCII = 0.5
 
@@ -41,6 +42,15 @@ _LATIN = {
 _FINAL_WITHIN = re.compile(r"[ךםןףץ][א-ת]")
 # A capital behind a small letter, or a sign between two letters that does not stand there.
 _BROKEN_WORD = regex.compile(r"\p{Ll}\p{Lu}|\p{L}[^\p{L}\p{M}\x00-\x7f’–—…·\u00a0]\p{L}")
+# "don’t", "it’s" and a sign that stands alone, where other encodings have letters.
+_TYPOGRAPHIC = re.compile(
+    r"\b(?:\w+n’t|(?:i|you|he|she|it|we|they|that|there|what|who|let)’(?:s|m|re|ve|ll|d))\b|"
+    r"(?<!\S)[•–—](?!\S)",
+    re.IGNORECASE,
+)
+_LONE_SIGN = re.compile(rb"(?<!\S)[\xb6\xbc-\xbe](?!\S)")  # ¶, which is music, and ¼ ½ ¾
+# UTF-8 as a terminal of Windows pipes it into a file.
+_OF_TERMINALS = {"cp850": re.compile("ÔÇ|[├┬]\\S"), "cp437": re.compile("ΓÇ|[├┬]\\S")}
 _TYPOGRAPHY = "‘’“”„‚‹›«»–—…•·°€£¥§©®™♪´` \u00a0\u00ad"
 
 
@@ -77,6 +87,8 @@ def decoded(raw: bytes, tag: str | None, where: str) -> tuple[str, str | None]:
     text = text.lstrip("\ufeff")
     lines = [line if line.isascii() else _once_decoded(line) for line in text.split("\n")]
     whole = "\n".join(lines)
+    if not note:
+        whole = _of_other_letters(whole, primary(tag)) or whole
     if whole != text:
         note = "captions that were decoded wrongly before they were saved are mended"
     return whole, note
@@ -148,6 +160,7 @@ def _is_japanese(sample: bytes) -> bool:
 
 def _latin(sample: bytes, language: str | None) -> str:
     """The encoding that gives a language's own letters and leaves its words whole."""
+    sample = _LONE_SIGN.sub(b"", sample)
     own = language or primary(detect(sample.decode("cp1252", "replace")))
     families = [_LATIN.get(own, _WESTERN)] if own else [_WESTERN, *_LATIN.values()]
     odd: dict[str, int] = {}
@@ -161,6 +174,8 @@ def _latin(sample: bytes, language: str | None) -> str:
             odd.setdefault(codec, strange + len(_BROKEN_WORD.findall(text)))
     least = min(odd.values())
     fitting = [codec for codec in odd if odd[codec] == least]
+    if "cp1252" in fitting and _TYPOGRAPHIC.search(sample.decode("cp1252", "replace")):
+        return "cp1252"
     for codec in fitting if own is None else ():
         said = primary(detect(sample.decode(codec, "replace")))
         if said and codec in _LATIN.get(said, _WESTERN)[0]:
@@ -171,4 +186,27 @@ def _latin(sample: bytes, language: str | None) -> str:
 def _once_decoded(line: str) -> str:
     from ftfy import fix_encoding
 
+    for codec, tells in _OF_TERMINALS.items():
+        if tells.search(line):
+            try:
+                return line.encode(codec).decode()
+            except UnicodeError:
+                continue
     return fix_encoding(line)
+
+
+def _of_other_letters(text: str, language: str | None) -> str | None:
+    """What was taken for Windows-1252 before it was saved (`Ïðèâåò`); None where nothing was."""
+    lines = [line for line in text.split("\n") if not line.isascii()]
+    letters = [char for line in lines for char in line if char.isalpha()]
+    beyond = sum(not char.isascii() for char in letters)
+    if beyond < _ENOUGH_LETTERS or beyond <= _MOST_BEYOND_ASCII * len(letters):
+        return None
+    import ftfy.bad_codecs  # noqa: F401 - that of bytes which Windows-1252 leaves out
+
+    try:
+        raw = text.encode("sloppy-windows-1252")
+    except UnicodeEncodeError:
+        return None
+    codec = _legacy(raw, language)
+    return raw.decode(codec, "replace") if codec in _CODECS else None

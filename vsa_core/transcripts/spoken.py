@@ -236,7 +236,7 @@ _NO_NAMES = {
     "question", "reason", "remember", "result", "results", "rule", "second", "section",
     "solution", "source", "sources", "spoiler", "step", "subtitle", "subtitles", "summary",
     "then", "third", "time", "tip", "tips", "title", "today", "tomorrow", "translation",
-    "update", "warning", "yesterday",
+    "update", "warning", "yesterday", "con", "cons", "price", "pro", "pros", "verdict",
 }  # fmt: skip
 _PARTICLES = {
     "al", "and", "bin", "da", "de", "del", "della", "den", "der", "di", "du", "el", "la", "le",
