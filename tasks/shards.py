@@ -12,7 +12,7 @@ from vsa_core.errors import BackendError, ConfigError, SegmentsError, StoreError
 from vsa_core.progress import Steps
 from vsa_core.store import Store, TableRef
 from vsa_core.story import FAILED
-from vsa_core.videos import read_video
+from vsa_core.videos import name_of, read_video
 
 # No video's fault: the settings', the disk's.
 FATAL = (ConfigError, StoreError)
@@ -141,7 +141,7 @@ def over_videos(
             name,
             {video_id: video_id for video_id in shard},
             lambda video_id, steps: stage(video_id, settings, store, steps),
-            lambda video_id: str(read_video(store, video_id)["media_path"]),
+            lambda video_id: name_of(read_video(store, video_id)),
         )
 
     run.__name__ = run.__qualname__ = name

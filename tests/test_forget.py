@@ -38,6 +38,7 @@ from vsa_core.forget.remove import Proof, prove, remove
 from vsa_core.forget.traces import Needles
 from vsa_core.forget.trainings import note_training
 from vsa_core.fusion import registry
+from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
 from vsa_core.supervised.features import features_of
 from vsa_core.verify import verify
@@ -274,6 +275,19 @@ def test_runs_no_longer_name_it(world: World) -> None:
     row = world.store.read(world.store.find("runs", "r2")).to_pylist()[0]
     assert row["sources"] == ["forgotten", OTHER_URL, "clips"]
     assert row["failures"] == ["forgotten", "/clips/x.mp4: torn"]
+
+
+def test_runs_no_longer_name_it_among_what_they_left_out(world: World) -> None:
+    ref = world.store.find("runs", "r2")
+    [row] = world.store.read(ref).to_pylist()
+    example = {"path": URL, "reason": "nobody speaks"}
+    counts = {"left_out": [{"kind": "no_speech", "count": 1, "examples": [example]}]}
+    row["counts"] = json.dumps(counts)
+    world.store.commit("runs", "r2", table_from_rows("runs", [row]), "f")
+    assert forget(world, URL).clean
+    [row] = world.store.read(world.store.find("runs", "r2")).to_pylist()
+    (kind,) = json.loads(row["counts"])["left_out"]
+    assert (kind["count"], kind["examples"]) == (1, [])
 
 
 def test_a_run_that_labelled_nothing_else_goes(world: World) -> None:

@@ -147,11 +147,11 @@ class TestMany:
         assert identify(store.location, self.VIDEOS, "m", FAKE) != older
 
 
-def put_video(store: Store, video_id: str, note: str | None, spoken: bool) -> None:
+def put_video(store: Store, video_id: str, note: str | None, spoken: bool, **more: str) -> None:
     row = {field.name: None for field in TABLES["videos"].schema} | {
         "video_id": video_id, "status": "ok", "note": note, "source_url": "", "title": video_id,
         "media_path": f"/clips/{video_id}.mp4", "has_video": True, "has_audio": True,
-        "captions_kind": "asr:pocketsphinx", "duration_ms": 1000,
+        "captions_kind": "asr:pocketsphinx", "duration_ms": 1000, **more,
     }  # fmt: skip
     store.commit("videos", video_id, table_from_rows("videos", [row]), video_id)
     segment = {"video_id": video_id, "segment_id": f"{video_id}-0-1", "index": 0, "start_ms": 0,
@@ -159,6 +159,14 @@ def put_video(store: Store, video_id: str, note: str | None, spoken: bool) -> No
                "language": None}  # fmt: skip
     rows = [segment] if spoken else []
     store.commit("segments", video_id, table_from_rows("segments", rows), video_id)
+
+
+def test_what_was_fetched_is_named_by_its_address(tmp_path: Path) -> None:
+    store, address = Store(tmp_path), "https://cast.example/1.mp4"
+    put_video(store, "v1", None, spoken=False, source_id="s1", source_url=address)
+    put_video(store, "v2", None, spoken=False, source_url="https://beside.example/2")
+    (kind,) = recorded(store, video_ids=["v1", "v2"], asked=2)[0]["left_out"]
+    assert [one["path"] for one in kind["examples"]] == ["/clips/v2.mp4", address]
 
 
 def test_what_is_left_out_is_kept_with_the_run_by_kind(tmp_path: Path) -> None:

@@ -33,10 +33,14 @@ from vsa_core.story import (
     knowing,
     left_out,
 )
+from vsa_core.videos import name_of
 
 # Labels are narrow and quick to make: few large files.
 LABEL_SHARD_VIDEOS = 500
-_VIDEO_COLUMNS = ("video_id", "status", "note", "captions_kind", "media_path", "duration_ms")
+_VIDEO_COLUMNS = (
+    "video_id", "status", "note", "captions_kind", "source_id", "source_url", "media_path",
+    "duration_ms",
+)  # fmt: skip
 
 
 class RunFailedError(VsaError):
@@ -136,7 +140,7 @@ def summarise(
             totals[name] += counts
         for row in _grouped(table.filter(pc.invert(given)), "video_id", "agreement"):
             kind = NO_VOTE if row["agreement"] == Agreement.ABSENT else UNSURE
-            totals[kind][_path(videos, row["video_id"])] += row["count_all"]
+            totals[kind][_name(videos, row["video_id"])] += row["count_all"]
     agreement, origins, sentiments = (totals[c] for c in ("agreement", "origin", "sentiment"))
     summary["segments"] = agreement.total()
     summary["labelled"] = sum(sentiments[s.value] for s in Sentiment)
@@ -153,7 +157,7 @@ def summarise(
     summary["words"] = dict(Counter(videos[v]["captions_kind"] for v in sorted(spoken)))
     left += _by_video(videos, spoken, listed)
     for kind in (NO_VOTE, UNSURE):
-        where = [(path, None) for path in totals[kind]]
+        where = [(name, None) for name in totals[kind]]
         left.append(left_out(kind, where, count=totals[kind].total(), asked=0))
     summary["left_out"] = in_order(left)
     return summary
@@ -175,7 +179,7 @@ def _noted(
     for table in store.scan("predictions", part=part, keys=video_ids, columns=columns):
         said = table.filter(pc.equal(table["status"], status.value))
         for row in _grouped(said, "video_id", "note"):
-            found[_path(videos, row["video_id"]), row["note"]] += row["count_all"]
+            found[_name(videos, row["video_id"]), row["note"]] += row["count_all"]
             # A model's failure is nobody's wish, also in a video that only came with a channel.
             asked += 0 if kind == FOREIGN and row["video_id"] in listed else row["count_all"]
     return left_out(kind, found, count=found.total(), asked=asked)
@@ -187,9 +191,8 @@ def _grouped(table: pa.Table, *columns: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _path(videos: Mapping[str, Mapping[str, Any]], video_id: str) -> str:
-    path: str = videos[video_id]["media_path"] if video_id in videos else video_id
-    return path
+def _name(videos: Mapping[str, Mapping[str, Any]], video_id: str) -> str:
+    return name_of(videos[video_id]) if video_id in videos else video_id
 
 
 def _by_video(
@@ -207,7 +210,7 @@ def _by_video(
             kind, why = NO_SPEECH, row["note"]
         else:
             continue
-        found[kind].append((row["media_path"], why))
+        found[kind].append((name_of(row), why))
         asked[kind] += kind != NOTED and video_id not in listed
     return [left_out(kind, which, asked=asked[kind]) for kind, which in found.items()]
 

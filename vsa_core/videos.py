@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,12 @@ def read_video(store: Store, video_id: str) -> dict[str, Any]:
         )
     row: dict[str, Any] = store.read(ref).to_pylist()[0]
     return row
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """What people know a video by: the address that it was fetched from, else its file."""
+    name: str = row["media_path"] if row["source_id"] is None else row["source_url"]
+    return name
 
 
 @dataclass(frozen=True)

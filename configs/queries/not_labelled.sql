@@ -42,7 +42,7 @@ WITH
         WHEN regexp_matches(v.note, '(^|; )(incomplete|ends early): ') THEN 'incomplete'
         ELSE 'noted'
       END AS what,
-      v.media_path AS video,
+      if(v.source_id IS NULL, v.media_path, v.source_url) AS video,  -- an address if fetched
       NULL AS segments,
       v.note AS why
     FROM videos AS v
@@ -61,12 +61,13 @@ WITH
     FROM tried
     WHERE best.state <> 'labelled' AND best.video_id IS NULL
     UNION ALL
-    SELECT s.what, v.media_path, s.n, s.why FROM seen AS s JOIN videos AS v USING (video_id)
+    SELECT s.what, if(v.source_id IS NULL, v.media_path, v.source_url), s.n, s.why
+    FROM seen AS s JOIN videos AS v USING (video_id)
     UNION ALL
-    SELECT 'no_vote', v.media_path, l.no_vote, NULL
+    SELECT 'no_vote', if(v.source_id IS NULL, v.media_path, v.source_url), l.no_vote, NULL
     FROM labelled AS l JOIN videos AS v USING (video_id) WHERE l.no_vote > 0
     UNION ALL
-    SELECT 'unsure', v.media_path, l.unsure, NULL
+    SELECT 'unsure', if(v.source_id IS NULL, v.media_path, v.source_url), l.unsure, NULL
     FROM labelled AS l JOIN videos AS v USING (video_id) WHERE l.unsure > 0
   )
 SELECT what, video, segments, why FROM found ORDER BY what, video

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -197,6 +198,22 @@ def test_what_a_spreadsheet_made_of_it_is_the_same(shared: Path) -> None:
     for truth in ("t_control.csv", "t_utf16.csv", "label_utf16.csv", "truth.csv"):
         about = assessed(found / "t_utf16.csv", found / truth).targets["sentiment"]
         assert (about.n, about.coverage.value, about.accuracy.value) == (300, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "noted"), [("0012", True), (["glad"] * 4, False), ([""] * 4, False)]
+)
+def test_classes_that_are_named_apart_are_said(
+    tmp_path: Path, names: Sequence[str], noted: bool
+) -> None:
+    columns = ["segment_id", "label"]
+    path = written(tmp_path / "p.csv", columns, list(zip("abcd", names, strict=True)))
+    truth = [(i, name) for i, name in zip("abcd", ("glad", "glad", "calm", "sad"), strict=True)]
+    found = assessed(path, written(tmp_path / "t.csv", columns, truth))
+    assert [note for note in found.notes if "no class is both" in note] == [
+        f"no class is both in {path} (0, 1, 2) and in {tmp_path / 't.csv'} (calm, glad, sad): "
+        "if they mean the same, name them alike, as `vsa label --classes` does"
+    ] * noted
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,25 @@ def test_a_failure_counts_once_whatever_its_name(tmp_path: Path) -> None:
     assert kinds(store)["failed"] == 1
 
 
+def test_what_was_fetched_is_named_by_its_address(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store")
+    address = "https://cast.example/1.mp4"
+    for video_id in ("v03", "v04"):  # one whose audio nobody could vote on, one that failed
+        of_video(store, "videos", video_id, source_id="s1", source_url=address, note="x")
+    # A run of now, and one of an older version.
+    for day, path in ((5, address), (6, "/clips/v04.mp4")):
+        row = run_row(f"r{day}", day, failures=[f"{path}: x"])
+        store.commit("runs", f"r{day}", table_from_rows("runs", [row]), "again")
+        assert kinds(store)["failed"] == 1
+    shipped = query.shipped_query("not_labelled")
+    listed = list(query.ask(store, shipped.sql, shipped.defaults).rows())
+    by_kind = {row["what"]: row["video"] for row in listed}
+    assert (by_kind["failed"], by_kind["noted"]) == (address, address)
+    examples = [one["path"] for k in summary(store)["left_out"] for one in k["examples"]]
+    assert set(examples) == {row["video"] for row in listed}
+    assert address in examples
+
+
 def test_channels_addresses_and_the_models_in_charge(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

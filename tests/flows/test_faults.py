@@ -23,6 +23,7 @@ from tests.conftest import REPO
 from tests.fakes import Fake, FakeSample
 from tests.flows.test_label import captions, contents, film, label
 from tests.small_site import Site
+from tests.small_store import small_store
 from vsa_core.backends import Backend, Prediction
 from vsa_core.channels import Channel
 from vsa_core.config import load_config
@@ -33,6 +34,7 @@ from vsa_core.ingest.web import Fetched, Outcome
 from vsa_core.labels import Modality
 from vsa_core.query import ask
 from vsa_core.runs import RunFailedError
+from vsa_core.schemas import table_from_rows
 from vsa_core.store import Store
 from vsa_core.verify import verify
 
@@ -399,6 +401,21 @@ class TestShard:
         assert sent.result.done == ("a", "c")
         assert sent.result.unloaded is None
         assert str(sent).startswith("/b.mp4: ")
+
+    def test_what_was_fetched_is_named_by_its_address(self, tmp_path: Path) -> None:
+        from tasks.shards import over_videos
+
+        store = small_store(tmp_path)
+        [row] = store.read(store.find("videos", "v01")).to_pylist()
+        row["source_id"] = "s1"
+        store.commit("videos", "v01", table_from_rows("videos", [row]), "f")
+
+        def stage(video_id: str, *_: Any) -> Any:
+            raise MediaError("torn")
+
+        result = over_videos("segment", stage)(["v01", "v02"], load_config(), store.location)
+        named = [one.path for one in result.failures]
+        assert named == ["https://video.example/watch?v=1", "/clips/v02.mp4"]
 
     @pytest.mark.parametrize("error", [StoreError("no space left"), ConfigError("no such option")])
     def test_what_is_no_videos_fault_ends_the_run(self, error: Exception) -> None:

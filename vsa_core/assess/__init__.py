@@ -166,6 +166,8 @@ def assess(
             continue
         classes = _classes(target, systems, truth)
         rows = [_rows(system, truth, target, classes) for system in systems]
+        if target == LABEL:
+            found += _named_apart(rows, systems, truth)
         for about, mine, system in zip(abouts, rows, systems, strict=True):
             about[target] = mine.assessed()
             if about[target].unsure and about[target].bins:
@@ -272,6 +274,28 @@ def _rows(system: Predictions, truth: Truth, target: str, classes: tuple[str, ..
         np.array(videos.to_pylist(), np.str_),
         table,
     )
+
+
+def _named_apart(rows: Sequence[_Rows], systems: Sequence[Predictions], truth: Truth) -> list[str]:
+    """A line for each system none of whose classes is one of the truth."""
+    notes = []
+    for mine, system in zip(rows, systems, strict=True):
+        said, known = (
+            {mine.classes[k] for k in np.unique(those[those >= 0])}
+            for those in (mine.said, mine.truth)
+        )
+        if said and not said & known:
+            notes.append(
+                f"no class is both in {system.name} ({_few(said)}) and in {truth.name} "
+                f"({_few(known)}): if they mean the same, name them alike, as `vsa label --classes`"
+                " does"
+            )
+    return notes
+
+
+def _few(names: set[str]) -> str:
+    first = sorted(names)
+    return ", ".join(first[:3]) + (" …" if len(first) > 3 else "")
 
 
 def _absent(target: str, systems: Sequence[Predictions], truth: Truth) -> str | None:

@@ -165,7 +165,9 @@ def summary(store: Store) -> dict[str, Any]:
             **{f"labels_by_{column}": _totals(labels, column) for column in _LABEL_COLUMNS},
             "words": {row["captions_kind"]: row["n"] for row in ask(_WORDS)},
             "foreign": _foreign(ask) if models else {},
-            "left_out": _left_out(ask(query, {"models": models, "labels": not every}), runs),
+            "left_out": _left_out(
+                ask(query, {"models": models, "labels": not every}), runs, failures
+            ),
             "reviews": reviews,
             "last_runs": [_shown(*one) for one in zip(runs[:_LAST_RUNS], counts, strict=False)],
             "channels": [_plain(row) for row in ask(_CHANNELS)],
@@ -193,14 +195,17 @@ def _foreign(ask: _Ask) -> dict[str, int]:
     return {row["language"]: row["n"] for row in ask(_FOREIGN)} if some else {}
 
 
-def _left_out(rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _left_out(
+    rows: list[dict[str, Any]], runs: list[dict[str, Any]], failures: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """What is not labelled by kind; also channels that the last run could not list."""
     found: defaultdict[str, list[tuple[str, str | None]]] = defaultdict(list)
     counts: Counter[str] = Counter()
     for row in rows:
         found[row["what"]].append((row["video"], row["why"]))
         counts[row["what"]] += 1 if row["segments"] is None else row["segments"]
-    known = {row["video"] for row in rows}
+    # Runs of older versions name what was fetched by its file.
+    known = {row["video"] for row in rows} | {video["media_path"] for video in failures}
     for line in runs[0]["failures"] if runs else ():
         parts = line.split(": ")  # a path may hold that too
         if not any(": ".join(parts[:n]) in known for n in range(1, len(parts))):

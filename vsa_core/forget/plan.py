@@ -161,8 +161,9 @@ def count(store: Store, removal: Removal) -> dict[str, int]:
     for rows in store.scan("attempts", columns=["source_id", "video_id", "kind"]):
         counts["attempts"] += rows.filter(removal.attempted()).num_rows
     names = mention(removal)
-    for row in rows_of(store, "runs", ("sources", "failures")):
-        counts["runs"] += any(map(names, (*row["sources"], *row["failures"])))
+    for row in rows_of(store, "runs", ("sources", "failures", "counts")):
+        texts = (*row["sources"], *row["failures"], row["counts"])
+        counts["runs"] += any(map(names, texts))
     return {table: n for table, n in counts.items() if n}
 
 

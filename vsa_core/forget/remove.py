@@ -8,6 +8,7 @@ A run that is at work on the videos meanwhile may still write rows of them: the 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -207,9 +208,18 @@ def _forget_in_runs(store: Store, removal: Removal) -> None:
         kept = rows.filter(~among("run_id", removal.runs)).to_pylist()
         for row in kept:
             row.update(sources=blanked(row["sources"]), failures=blanked(row["failures"]))
+            if names(row["counts"]):  # what was left out is counted there, with examples
+                row["counts"] = _without_examples(row["counts"])
         return table_from_rows("runs", kept)
 
     edit(store, "runs", change)
+
+
+def _without_examples(counts: str) -> str:
+    held = json.loads(counts)
+    for kind in held.get("left_out", ()):
+        kind["examples"] = []
+    return json.dumps(held, sort_keys=True)
 
 
 def _named_rows(store: Store, removal: Removal) -> tuple[list[str], int]:
