@@ -80,6 +80,10 @@ def test_nothing_to_label(videos: int, said: str, looked: str) -> None:
     assert next_steps(none) == []
 
 
+def test_a_run_with_nothing_to_do_has_no_speed() -> None:
+    assert dict(of_run(facts(videos_new=0)))["Time"] == ["1,234.5 s; no video was new"]
+
+
 @pytest.mark.parametrize("kind", [FAILED, REFUSED, LATER])
 def test_what_was_not_looked_into_is_not_said_to_be_silent(kind: str) -> None:
     left = left_out(kind, [("a.mp4", "a.mp4: it is empty")])

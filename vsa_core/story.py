@@ -116,7 +116,9 @@ def of_run(summary: Mapping[str, Any]) -> list[Part]:
     elif summary["model_card"]:
         parts.append(("Fusion", f"{summary['model_card']} in the store"))
     speed, new = summary["times_real_time"], summary.get("videos_new")
-    took = f"{summary['seconds']:,.1f} s" + (f", {speed:g} times real time" if speed else "")
+    took = f"{summary['seconds']:,.1f} s"
+    if speed and new != 0:
+        took += f", {speed:g} times real time"
     looked = "" if _unread(summary) else "; no video was new"
     if new:
         looked = f"; {_many(new, _VIDEO)} looked at"
