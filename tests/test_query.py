@@ -431,6 +431,14 @@ class TestShipped:
         assert failed["title"] == "Video 4"
 
 
+def test_a_store_is_asked_by_where_it_lies(made: Store, tmp_path: Path) -> None:
+    counted = "SELECT count(*) AS n FROM segments"
+    for where in (made.root, str(made.root)):
+        assert query.ask(where, counted).table() == query.ask(made, counted).table()
+    with pytest.raises(UsageError, match=r"no store at .*none: `vsa run SOURCE --store"):
+        query.ask(tmp_path / "none", counted)
+
+
 def test_the_parquet_answers_plain_duckdb_alike(made: Store) -> None:
     """The store stays readable without code of ours."""
     sql = "SELECT segment_id, sentiment, sentiment_probs[3] FROM {} ORDER BY run_id, segment_id"

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from vsa_core.story import INCOMPLETE, estimate_line, left_out, next_steps, of_run, tell
+from vsa_core.story import (
+    FAILED,
+    INCOMPLETE,
+    LATER,
+    REFUSED,
+    estimate_line,
+    left_out,
+    next_steps,
+    of_run,
+    tell,
+)
 
 BLIND = {"value": 0.984, "low": None, "high": None, "level": 0.95, "method": "agreement",
          "reviewed": 0}  # fmt: skip
@@ -68,6 +78,20 @@ def test_nothing_to_label(videos: int, said: str, looked: str) -> None:
                  sentiments={}, words={}, videos_new=0, times_real_time=None)  # fmt: skip
     assert of_run(none) == [("Labelled", [said]), ("Time", [f"1,234.5 s{looked}"])]
     assert next_steps(none) == []
+
+
+def test_a_run_with_nothing_to_do_has_no_speed() -> None:
+    assert dict(of_run(facts(videos_new=0)))["Time"] == ["1,234.5 s; no video was new"]
+
+
+@pytest.mark.parametrize("kind", [FAILED, REFUSED, LATER])
+def test_what_was_not_looked_into_is_not_said_to_be_silent(kind: str) -> None:
+    left = left_out(kind, [("a.mp4", "a.mp4: it is empty")])
+    none = facts(videos=1, videos_labelled=0, segments=0, labelled=0, emotions=0, sentiments={},
+                 words={}, videos_new=0, times_real_time=None, left_out=[left])  # fmt: skip
+    parts = dict(of_run(none))
+    assert parts["Labelled"] == ["nothing of 1 video"]
+    assert parts["Time"] == ["1,234.5 s"]
 
 
 def test_how_sure_it_is_comes_with_its_caveats_once() -> None:

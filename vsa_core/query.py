@@ -91,7 +91,7 @@ class ShippedQuery:
         return {name: default for name, (default, _) in self.params.items()}
 
 
-def ask(store: Store, sql: str, params: Mapping[str, Any] | None = None) -> Answer:
+def ask(store: Store | str | Path, sql: str, params: Mapping[str, Any] | None = None) -> Answer:
     """The answer of a store to a SELECT statement over `VIEWS`.
 
     Others may stand before it, with `;` between: each gives one row (or none, which is null), and
@@ -99,15 +99,19 @@ def ask(store: Store, sql: str, params: Mapping[str, Any] | None = None) -> Answ
     spares most of the reading, which one that a join finds does not.
 
     Args:
-        store: where to look.
+        store: where to look; a store, or where it lies.
         sql: the statements; `$name` takes a value of `params`, or of a column by that name.
         params: values by name; one that no statement uses is refused.
 
     Raises:
         UsageError: not reading statements, a parameter too many or too few, wrong SQL, more than
-            one row where one is needed.
+            one row where one is needed; no store there.
         StoreError: a file of the store does not read.
     """
+    if not isinstance(store, Store):
+        where, store = store, Store(str(store))
+        if not store.exists:
+            raise UsageError(f"no store at {where}: `vsa run SOURCE --store {where}` makes one")
     connection = closed_in()
     asked = views_asked(connection, sql)
     tables = tables_behind(asked)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import vsa_core
 from vsa_core.backends import load_backend
 from vsa_core.config import Settings, fingerprint
-from vsa_core.errors import VsaError
+from vsa_core.errors import ConfigError, VsaError
 from vsa_core.fusion.data import standing_refs
 from vsa_core.ingest.addresses import shown
 from vsa_core.labels import Agreement, Modality, Origin, Sentiment, Status
@@ -67,10 +67,13 @@ class RunFailedError(VsaError):
 
 def backend_ids(settings: Settings) -> dict[Modality, str]:
     """The id of each modality's backend; loads those that are not loaded yet."""
-    return {
-        modality: load_backend(model.name, model.options).id
-        for modality, model in settings.backends.items()
-    }
+    found = {}
+    for modality, model in settings.backends.items():
+        try:
+            found[modality] = load_backend(model.name, model.options).id
+        except ConfigError as error:
+            raise ConfigError(f"backends.{modality}: {error}") from error
+    return found
 
 
 def identify(root: str, video_ids: Sequence[str], model_id: str, settings: Settings) -> str:

@@ -116,8 +116,12 @@ def of_run(summary: Mapping[str, Any]) -> list[Part]:
     elif summary["model_card"]:
         parts.append(("Fusion", f"{summary['model_card']} in the store"))
     speed, new = summary["times_real_time"], summary.get("videos_new")
-    took = f"{summary['seconds']:,.1f} s" + (f", {speed:g} times real time" if speed else "")
-    looked = f"; {_many(new, _VIDEO)} looked at" if new else "; no video was new"
+    took = f"{summary['seconds']:,.1f} s"
+    if speed and new != 0:
+        took += f", {speed:g} times real time"
+    looked = "" if _unread(summary) else "; no video was new"
+    if new:
+        looked = f"; {_many(new, _VIDEO)} looked at"
     parts.append(("Time", took + (looked if summary["videos"] else "")))
     how = [(heading, [line]) for heading, line in parts if line]
     return [*tell(summary, brief=True), *(how if summary["segments"] else how[-1:])]
@@ -162,6 +166,8 @@ def _labelled(facts: Mapping[str, Any]) -> list[str]:
     videos, spoken = facts["videos"], facts["videos_labelled"]
     if not videos:
         return ["nothing: no video was found"]
+    if not segments and _unread(facts):
+        return [f"nothing of {_many(videos, _VIDEO)}"]
     if not segments:
         return [f"nothing: no segment of speech in {_many(videos, _VIDEO)}"]
     share = f"{_part(labelled, segments)} {_SEGMENT[segments != 1]}"
@@ -172,6 +178,11 @@ def _labelled(facts: Mapping[str, Any]) -> list[str]:
         also = "" if emotions == labelled else f"; {emotions:,} of them with an emotion"
         lines.append(counted(by_class) + also)
     return lines
+
+
+def _unread(facts: Mapping[str, Any]) -> bool:
+    """Whether some was not even looked into, so that nobody knows whether it has speech."""
+    return any(kind["kind"] in (FAILED, REFUSED, LATER) for kind in facts["left_out"])
 
 
 def _left(kind: Mapping[str, Any]) -> str:

@@ -134,7 +134,7 @@ def test_what_folders_are_named_is_a_column(tmp_path: Path) -> None:
         (
             "a.xlsx",
             b"PK\x03\x04 a spreadsheet's own",
-            "or as CSV, TSV, JSON, JSON Lines or Parquet",
+            "a.xlsx is a workbook: save its sheet as CSV",
         ),
         (
             "a.csv.gz",

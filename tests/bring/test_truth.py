@@ -73,7 +73,7 @@ def test_what_does_not_count_is_noted(views: Views, tmp_path: Path) -> None:
     assert (said.known.rows.tolist(), said.known.labels.tolist()) == ([3], [2])
     assert said.elsewhere.tolist() == [1, 1]
     assert said.notes == (
-        f"{path}: 1 rows have no label: they are passed over",
+        f"{path}: 1 row has no label: passed over",
         f"{path}: 2 of 4 segments are not among the predictions, 'x' for one",
     )
 

@@ -391,3 +391,27 @@ def test_output_that_the_terminal_cannot_show_does_not_break_it(tmp_path: Path) 
     assert done.returncode == 3
     assert "is no picture" in done.stdout
     assert done.stderr == ""
+
+
+def test_the_nearest_of_what_could_be_typed_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "clips").mkdir()
+    table = tmp_path / "t.csv"
+    table.write_text("segment_id\na\n")
+    for typed, meant in (
+        (["stauts"], "did you mean status?"),
+        (["store", "verfy"], "did you mean verify?"),
+        (["models", "lst"], "did you mean list?"),
+        (["run", str(tmp_path / "clip")], f"did you mean {tmp_path / 'clips'}?"),
+        (
+            ["label", str(table), "-o", str(tmp_path / "o.csv"), "--strategy", "crosview"],
+            "did you mean crossview?",
+        ),
+    ):
+        assert main(typed) == Exit.BAD_USAGE
+        err = capsys.readouterr().err
+        assert meant in err
+        assert err.count("\n") == 1
+    assert main(["run", str(tmp_path / "none" / "of" / "it")]) == Exit.BAD_USAGE
+    assert "did you mean" not in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,9 @@ def test_the_summary_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert f"{store.location}: 4 videos of 0.06 h\n" in out
     assert "Labelled  4 of 5 segments in 2 of 4 videos\n          3 negative, 1 positive\n" in out
+    assert "Votes     2 disagree, 1 absent, 1 agree, 1 single\n" in out
+    assert "Decided   1 by consensus, 1 by fusion, 1 by human, 1 by single\n" in out
+    assert re.search(r"^On disk   (?!0\.0)\d+(\.\d MB| kB) in \d+ files$", out, re.MULTILINE)
     assert "1 failed: /clips/v04.mp4: it is empty (0 bytes)\n" in out
     assert "1 segment without a label, as no model votes: v03.mp4\n" in out
     assert "2026-01-05 12:00  partial" in out
@@ -337,8 +341,11 @@ def test_a_run_without_a_label(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "Labelled  nothing: no video was found\n" in capsys.readouterr().out
 
     full = small_store(tmp_path / "full")
-    for video_id, left in (("v03", "without speech: nothing to label: v03.mp4\n"),
-                           ("v04", "failed: /clips/v04.mp4: it is empty (0 bytes)\n")):  # fmt: skip
+    silent, failed = "nothing: no segment of speech in 1 video", "nothing of 1 video"
+    for video_id, said, left in (
+        ("v03", silent, "without speech: nothing to label: v03.mp4\n"),
+        ("v04", failed, "failed: /clips/v04.mp4: it is empty (0 bytes)\n"),
+    ):
         store = Store(tmp_path / video_id)
         ref = full.find("videos", video_id)
         assert ref is not None
@@ -346,7 +353,7 @@ def test_a_run_without_a_label(tmp_path: Path, capsys: pytest.CaptureFixture[str
         store.commit("runs", "r1", table_from_rows("runs", [row]), "f")
         assert main(["status", "--store", str(store.root)]) == 0
         out = capsys.readouterr().out
-        assert "Labelled  nothing: no segment of speech in 1 video\n" in out
+        assert f"Labelled  {said}\n" in out
         assert left in out
         assert "How sure" not in out
 

@@ -28,6 +28,7 @@ from vsa_core.errors import UsageError
 _BUFFER_BYTES = 1 << 20
 _BATCH_ROWS = 8192
 _TEXT, _JSON = {".csv", ".tsv", ".tab", ".txt"}, {".json", ".jsonl", ".ndjson"}
+_WORKBOOKS = {".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"}
 _FORMS = "CSV, TSV, JSON, JSON Lines or Parquet"
 _BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -363,6 +364,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
+        if path.suffix.lower() in _WORKBOOKS:
+            raise UsageError(f"{path} is a workbook: save its sheet as CSV first") from None
         raise UsageError(
             f"{path} is not Parquet, or is torn ({error}): write it anew, or as {_FORMS} with an "
             "ending that says so"

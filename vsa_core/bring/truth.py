@@ -59,7 +59,8 @@ def read_said(where: str | Path, views: Views) -> Said:
     said = pc.is_valid(labels)
     notes = []
     if unlabelled := said.false_count:
-        notes.append(f"{where}: {unlabelled} rows have no label: they are passed over")
+        rows = "row has" if unlabelled == 1 else "rows have"
+        notes.append(f"{where}: {unlabelled} {rows} no label: passed over")
     ids, labels = ids.filter(said), labels.filter(said)
     if not len(ids):
         raise UsageError(f"{where}: no row has a label: write what each segment is")

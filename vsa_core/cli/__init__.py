@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from vsa_core.cli.arguments import parser
 from vsa_core.cli.exits import Exit
-from vsa_core.errors import ConfigError, SourceError, UsageError, VsaError
+from vsa_core.errors import ConfigError, SourceError, UsageError, VsaError, meant
 from vsa_core.surroundings import settle
 
 if TYPE_CHECKING:
@@ -157,7 +157,15 @@ def there(*paths: Path | str) -> None:
     """
     for path in paths:
         if not os.path.lexists(path):
-            raise UsageError(f"{str(path)!r} does not exist")
+            raise UsageError(f"{str(path)!r} does not exist{_beside(Path(path))}")
+
+
+def _beside(path: Path) -> str:
+    """A hint at what lies in the same folder under a similar name."""
+    try:
+        return meant(str(path), map(str, path.parent.iterdir()))
+    except (OSError, ValueError):  # no such folder, or no name
+        return ""
 
 
 def opened_store(root: str) -> Store:

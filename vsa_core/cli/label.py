@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from vsa_core.cli import OK
 from vsa_core.cli.confidence import write_levels
 from vsa_core.cli.screen import write_json, write_table
-from vsa_core.errors import UsageError, VsaError
+from vsa_core.errors import UsageError, VsaError, meant
 from vsa_core.story import estimate_line
 
 if TYPE_CHECKING:
@@ -204,7 +204,8 @@ def _read(args: argparse.Namespace) -> _Given:
 
     strategy = args.strategy or DEFAULT
     if strategy not in STRATEGIES:
-        raise UsageError(f"no strategy {strategy!r}: take one of {', '.join(STRATEGIES)}")
+        known = ", ".join(STRATEGIES) + meant(strategy, STRATEGIES)
+        raise UsageError(f"no strategy {strategy!r}: take one of {known}")
     _check_output(args)
     kept = _kept(args)
     if kept is not None:
@@ -403,7 +404,7 @@ def _show(summary: Mapping[str, Any], scores: Mapping[str, Split], out: TextIO) 
     rows.append(("no label", summary["unlabelled"]))
     rows += [(f"votes: {state}", count) for state, count in summary["agreement"].items()]
     rows += [(f"labelled by {o}", c) for o, c in summary["origin"].items() if o != "none"]
-    write_table(out, ("what", "segments", "share"), [(w, c, f"{c / n:.1%}") for w, c in rows])
+    write_table(out, ("what", "segments", "share"), [(w, c, f"{c / n:.1%}") for w, c in rows if c])
     if scores:
         some = next(iter(scores.values()))
         out.write(

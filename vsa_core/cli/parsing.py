@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsa_core.errors import UsageError
+from vsa_core.errors import UsageError, meant
 
 # Of text nothing is something that can be said; of a verb its choices tell.
 _MAY_BE_EMPTY = {"text", "reason", "verb", "action", "fusion_action"}
+_CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)")  # argparse's words
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,6 +28,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong as a UsageError."""
+        if chosen := _CHOICE.search(message):
+            word, names = chosen.groups()
+            message += meant(word, re.findall(r"'([^']*)'", names))
         raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 from vsa_core.cli import OK, opened_store
 from vsa_core.cli.confidence import write_levels
 from vsa_core.cli.screen import cell, command, write_json, write_parts, write_table
+from vsa_core.labels import Origin
 from vsa_core.story import FAILED, counted, in_order, knowing, left_out, tell
 
 if TYPE_CHECKING:
@@ -339,8 +340,9 @@ def _show(out: TextIO, found: dict[str, Any], store: str) -> None:
     length = f" of {hours}" if seconds else ""
     out.write(f"{found['store']}: {_many(found['videos'], 'video')}{length}\n\n")
     parts = tell(found)
-    for heading, by in (("Decided", "origin"), ("Votes", "agreement")):
-        parts.append((heading, [counted(found[f"labels_by_{by}"])]))
+    decided = {f"by {o}": n for o, n in found["labels_by_origin"].items() if o != Origin.NONE}
+    parts.append(("Votes", [counted(found["labels_by_agreement"])]))
+    parts.append(("Decided", [counted(decided)]))
     parts.append(("Reviews", [f"{found['reviews']:,}" if found["reviews"] else ""]))
     if found["foreign"]:
         parts.append(("Foreign", [counted(found["foreign"])]))
@@ -405,7 +407,8 @@ def _models(found: dict[str, Any]) -> list[str]:
 
 def _disk(tables: dict[str, dict[str, int]]) -> str:
     files, size = (sum(table[what] for table in tables.values()) for what in ("files", "bytes"))
-    return f"{size / 1e6:,.1f} MB in {_many(files, 'file')}" if files else ""
+    room = f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{max(size / 1000, 1):.0f} kB"
+    return f"{room} in {_many(files, 'file')}" if files else ""
 
 
 def _many(count: int, what: str) -> str:

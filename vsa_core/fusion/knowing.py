@@ -83,12 +83,14 @@ def expected(views: Views, fused: Fused, target: str, second: Fused | None = Non
     said = views.probs[target]
     if second is not None and _decides(second, target) in _CALIBRATED:
         judge = second.opinion.probs[target].astype(np.float64)
+    elif len(views) == 1:
+        return Expected(confidence, None, "one segment does not tell who is right: look at it")
     elif association(said, views.video) <= ASSOCIATED:
         return Expected(
             confidence,
             None,
-            f"the votes of {checks.listed(views.names)} are not correlated beyond chance, so their "
-            f"agreement does not tell who is right: {_review(len(confidence))}",
+            f"{_untied(views, target)}, so their agreement does not tell who is right: "
+            f"{_review(len(confidence))}",
         )
     elif fused.model.network is not None or fused.model.engine is not None:
         return Expected(
@@ -110,6 +112,11 @@ def _review(segments: int) -> str:
     if segments < _FEW_TO_REVIEW:
         return "have all of the segments reviewed"
     return f"have about {min(_REVIEWS, segments // 2)} segments reviewed"
+
+
+def _untied(views: Views, target: str) -> str:
+    voters = checks.listed(views.voters(target))
+    return f"the votes of {voters} are not correlated beyond chance"
 
 
 def _decides(fused: Fused, target: str) -> str | None:
@@ -245,8 +252,8 @@ def _of_engine(views: Views, engine: Crossview, target: str) -> list[str | None]
     lines: list[str | None] = []
     if decides == "product" and facts["votes_association_z"] <= ASSOCIATED:
         lines.append(
-            f"the votes of {checks.listed(views.names)} are not correlated beyond chance, so "
-            "labels are the product of their probabilities, and confidences are not calibrated: "
+            f"{_untied(views, target)}, so labels are the product of their probabilities, and "
+            "confidences are not calibrated: "
             f"{_review(n)}, or take better models"
         )
     elif decides == "product":

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsa_core import config
-from vsa_core.errors import StoreError, UsageError
+from vsa_core.errors import StoreError, UsageError, meant
 from vsa_core.fusion import late
 from vsa_core.fusion.crossview import Crossview, learn
 from vsa_core.fusion.groups import Groups, group, mostly_of
@@ -211,7 +211,8 @@ def fuse(
     settings = settings or config.Fusion()
     report: dict[str, Any] = {"strategy": strategy, "notes": list(views.notes), "targets": {}}
     if strategy not in STRATEGIES:
-        raise UsageError(f"no strategy {strategy!r}: take one of {', '.join(STRATEGIES)}")
+        names = ", ".join(STRATEGIES) + meant(strategy, STRATEGIES)
+        raise UsageError(f"no strategy {strategy!r}: take one of {names}")
     if strategy in _LATE:
         model = Model(strategy, min_confidence)
         return Fused(model.opinion(views), model, report)

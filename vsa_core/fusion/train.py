@@ -163,12 +163,14 @@ def _late_because(views: Views, fused: Fused) -> str | None:
         return None
     tied = fused.report["targets"][SENTIMENT]["votes_association_z"]
     if len(views.videos) < 2:
+        if len(views) == 1:
+            return "there is one segment, so none can be held out: add videos"
         return f"all {len(views)} segments are of one video, so none can be held out: add videos"
     if not views.embedded.any():
         return "no model gave an embedding to learn from"
     if tied <= ASSOCIATED:
         return (
-            f"the votes of {listed(views.names)} are not correlated beyond chance "
+            f"the votes of {listed(views.voters(SENTIMENT))} are not correlated beyond chance "
             f"(z = {tied:.1f}), so they cannot teach one another"
         )
     together = (views.present.sum(axis=1) > 1).sum()

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vsa_core.agree import has_vote
+
 
 class Embedding(Protocol):
     """One view's embeddings of some of the n segments, held or read again block by block."""
@@ -85,6 +87,12 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.video)
+
+    def voters(self, target: str) -> tuple[str, ...]:
+        """Names of the views that vote on a target; of all, where none does."""
+        votes = has_vote(self.probs[target])
+        named = (name for i, name in enumerate(self.names) if votes[:, i].any())
+        return tuple(named) or self.names
 
 
 def views_from_arrays(
