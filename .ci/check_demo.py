@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from vsa_core.assess import assess_files
 from vsa_core.query import ask
 from vsa_core.store import Store
 from vsa_core.verify import verify
@@ -42,6 +43,9 @@ CHECKS = {
         "SELECT bool_and(confidence BETWEEN 0.33 AND 1) FROM labels WHERE sentiment IS NOT NULL",
 }  # fmt: skip
 
+TRUTH = Path(__file__).resolve().parent.parent / "data" / "sample" / "truth.csv"
+LEAST_RIGHT = {"sentiment": 0.93, "emotion": 0.88}
+
 
 def main() -> int:
     root = Path(sys.argv[1])
@@ -49,6 +53,14 @@ def main() -> int:
         (row,) = ask(Store(root), sql).rows()
         if next(iter(row.values())) is not True:
             print(f"CI: the demo's store fails: {name}: {sql}")
+            return 1
+    # Of drawn faces and authored lines: not how good labels are, but that nothing is lost.
+    for target, least in LEAST_RIGHT.items():
+        found = assess_files(root, TRUTH).targets[target]
+        if not (found.accuracy.value >= least and found.coverage.value >= 0.95):
+            print(
+                f"CI: {target}: accuracy {found.accuracy.value:.3f} at {found.coverage.value:.2f}"
+            )
             return 1
     problems = verify(Store(root))
     print(*problems, sep="\n")

@@ -25,7 +25,7 @@ _LEAST = 30
 # leave in what was to be taken out, which costs more.
 _NEARLY = 0.98
 # Votes that go together less than this share of what they do without groups: these are classes.
-_CLASSES = 0.8
+_CLASSES = 0.9
 # Segments that components and centres are found from.
 _SAMPLE = 20_000
 _STEPS = 30
