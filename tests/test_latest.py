@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import duckdb
@@ -215,7 +216,18 @@ def test_a_summary_reads_no_table_again_for_each_question(
         return files(self, table)
 
     monkeypatch.setattr(Store, "files", counted)
-    assert summary(store)["labels"] == 12 * 2 + 5
+    for _ in range(3):
+        listed.clear()
+        handler.opened.clear()
+        told: list[dict[str, Any]] = []
+        # Once in a hundred times DuckDB and Arrow's threads waited for one another over a file
+        # system that is written in Python, as no store's is; a thread of its own can be left.
+        asking = Thread(target=lambda told=told: told.append(summary(store)), daemon=True)
+        asking.start()
+        asking.join(60)
+        if not asking.is_alive():
+            break
+    assert told[0]["labels"] == 12 * 2 + 5
     assert set(listed.values()) == {1}
     opened = Counter[str]()
     for path, times in handler.opened.items():
