@@ -134,12 +134,16 @@ def _args(model: Path, videos: list[Path], **changed: Any) -> argparse.Namespace
 def test_the_command_says_one_line_for_each_video(
     model: Path, clips: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    videos = [clips[0], tmp_path / "gone.mp4", clips[1]]
+    torn = tmp_path / "torn.mp4"
+    torn.write_bytes(clips[0].read_bytes()[:200])
+    videos = [clips[0], torn, clips[1]]
     assert classify.run(_args(model, videos)) == SOME_FAILED
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert "; from video, audio" in lines[0]
-    assert "gone.mp4" in lines[1]
+    assert "torn.mp4" in lines[1]
+    with pytest.raises(UsageError, match=r"gone\.mp4' does not exist"):
+        classify.run(_args(model, [clips[0], tmp_path / "gone.mp4"]))
     assert classify.run(_args(model, [clips[0]], text="what a day", json=True)) == OK
     said = json.loads(capsys.readouterr().out)
     assert said["present"] == {"text": True, "video": True, "audio": True}
